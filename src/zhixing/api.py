@@ -1,0 +1,180 @@
+"""The Python face: the same verbs and objects as the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from . import recipe as recipes
+from .columns import Column
+from .console import Console
+from .model import Model
+from .recipe import Recipe
+from .run import RunFolder, build_model
+
+__all__ = ["Run", "load", "train"]
+
+
+class Run(RunFolder):
+    """A finished run: its recipe, its fitted columns, its model.
+
+    Example::
+
+        run = zx.load("runs/mnist-1")
+        run.evaluate()                   # {"label": {"accuracy": 0.99, …}}
+        run.predict(["digit.png"])       # a table with a column `label`
+    """
+
+    def __init__(
+        self, path: Path | str, *, device: str = "auto", encoder: Mapping[str, nn.Module] | nn.Module | None = None
+    ) -> None:
+        from .verbs.train import torch_device
+
+        super().__init__(path)
+        self.device = torch_device(device)
+        self.settings: Recipe = self.recipe()
+        self.fitted: dict[str, Column] = self.columns(self.settings)
+        custom = [name for name, given in self.settings.inputs.items() if given.encoder.name == "custom"]
+        modules = {custom[0]: encoder} if isinstance(encoder, nn.Module) and custom else encoder or {}
+        self.model: Model = build_model(self.settings, self.fitted, modules)  # type: ignore[arg-type]
+        self.load_weights(self.model)
+        self.model.to(self.device).channels_last().eval()
+
+    def evaluate(self, source: Any = None, *, part: str = "test") -> dict[str, dict[str, float]]:
+        """Metrics by output column: of a split of the run's own data, or of all rows of another source."""
+        from .verbs.evaluate import evaluate
+
+        result, _ = evaluate(self.settings, self.fitted, self.model, source, part=part, device=self.device)
+        return {name: entry["metrics"] for name, entry in result["outputs"].items()}
+
+    def predict(self, source: Any, *, probabilities: bool = False) -> Any:
+        """Predictions for the rows of a source, in its order: a table of the same kind as went in.
+
+        ``source`` is whatever :func:`zhixing.train` takes, or a list of cells (paths, numbers, pictures as arrays) for
+        a run with a single input. A pandas frame gives a pandas frame; everything else an Arrow table.
+        """
+        from .verbs.predict import predict
+
+        return predict(self.settings, self.fitted, self.model, source, device=self.device, probabilities=probabilities)
+
+    def report(self) -> Path:
+        """Write the report anew; gives its path."""
+        from .report import write_card, write_report
+
+        write_card(self.path)
+        return write_report(self.path)
+
+    def __repr__(self) -> str:
+        inputs, outputs = ", ".join(self.settings.inputs), ", ".join(self.settings.outputs)
+        return f"Run({str(self.path)!r}: {inputs} → {outputs})"
+
+
+def train(
+    source: Any = None,
+    *,
+    target: str | Sequence[str] | None = None,
+    encoder: str | Mapping[str, Any] | nn.Module | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    lr: float | str | None = None,
+    seed: int | None = None,
+    recipe: Mapping[str, Any] | str | Path | None = None,
+    settings: Sequence[str] = (),
+    on_error: str | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+    quiet: bool = True,
+) -> Run:
+    """Train a model on a table.
+
+    Args:
+        source: a path, a catalogue name, ``hub:NAME``, a data frame, a dict of arrays …; it may stand in the recipe.
+        target: the column or columns to predict.
+        encoder: a name, a mapping of a name and settings, or a module of your own that gives an ``Encoding``.
+        recipe: a recipe file, or its plain data; the other arguments override it.
+        settings: further ones, as ``"inputs.photo.size=64"``.
+        out: the run folder; by default the next free ``runs/NAME-1``.
+
+    Raises:
+        ZhixingError: one of its kinds, with a message for a person.
+
+    Example:
+        >>> import tempfile, zhixing as zx
+        >>> data = {"x": [0.0, 1.0] * 50, "label": ["no", "yes"] * 50}
+        >>> run = zx.train(data, epochs=20, lr=0.05, out=tempfile.mkdtemp())
+        >>> run.predict({"x": [0.0, 1.0]})["label"].to_pylist()
+        ['no', 'yes']
+    """
+    from .verbs.train import train as train_verb
+
+    raw = assemble(
+        recipe,
+        target=target,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        on_error=on_error,
+        settings=settings,
+    )
+    source = source if source is not None else source_of(raw)
+    folder = train_verb(
+        source,
+        raw,
+        out=None if out is None else Path(out),
+        device=device,
+        encoder=encoder,
+        console=Console(quiet=quiet),
+    )
+    return load(folder.path, device=device, encoder=encoder if isinstance(encoder, nn.Module) else None)
+
+
+def load(path: Path | str, *, device: str = "auto", encoder: Mapping[str, nn.Module] | nn.Module | None = None) -> Run:
+    """A finished run. Reading it executes nothing; every file is checked against its hash."""
+    return Run(path, device=device, encoder=encoder)
+
+
+def source_of(raw: Mapping[str, Any]) -> Any:
+    from .errors import UsageError
+
+    data = raw.get("data")
+    source = data.get("source") if isinstance(data, Mapping) else None
+    if not source:
+        raise UsageError("there is nothing to train on", mend="Give a source, or a recipe with data.source.")
+    return source
+
+
+def assemble(
+    recipe: Mapping[str, Any] | str | Path | None,
+    *,
+    target: str | Sequence[str] | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    lr: float | str | None = None,
+    seed: int | None = None,
+    on_error: str | None = None,
+    settings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A recipe's plain data with the dials that everybody turns set on top."""
+    import copy
+
+    raw: dict[str, Any] = (
+        copy.deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else recipes.load(recipe) if recipe else {}
+    )
+    if target is not None:
+        names = [target] if isinstance(target, str) else list(target)
+        raw["outputs"] = {name: (raw.get("outputs") or {}).get(name) or {} for name in names}
+    values = {
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.optimizer.lr": lr,
+        "seed": seed,
+        "data.on_error": on_error,
+    }
+    if lr is not None and not (raw.get("training") or {}).get("optimizer"):
+        values = {"training.optimizer.name": "adamw", **values}
+    flags = [f"{path}={value}" for path, value in values.items() if value is not None]
+    return recipes.override(raw, [*flags, *settings])

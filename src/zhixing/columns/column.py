@@ -1,0 +1,170 @@
+"""What every column type does: learn from training rows, become tensors, and come back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = ["Claim", "Column", "Finding", "Spec", "Tensorized"]
+
+Locate = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a column's values look like to an encoder.
+
+    ========= ======================= ===========================================
+    kind      values                  shape, vocabulary
+    ========= ======================= ===========================================
+    image     [B, C, H, W] float      (C, H, W)
+    vector    [B, F] float            (F,)
+    ids       [B] int64               (), number of ids
+    ========= ======================= ===========================================
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """How well a column type fits some values, from 0 to 1, and why, in words for a person."""
+
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one cell.
+
+    ``broken`` cells cannot be read; ``unseen`` ones hold a class that no training row has; ``suspect`` ones were
+    read but may not be what was meant.
+    """
+
+    index: int
+    reason: str
+    kind: Literal["broken", "unseen", "suspect"] = "broken"
+
+
+@dataclass
+class Tensorized:
+    """A run of cells as one array, [N, ...]; ``present`` [N] is False where a cell is empty or cannot be used."""
+
+    values: NDArray[Any]
+    present: NDArray[np.bool_]
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Column(ABC):
+    """Base of the column types.
+
+    The keyword-only parameters of ``__init__`` are the settings in a recipe. Life of a column: ``fit`` on the training
+    rows' cells, ``tensorize`` on all cells (run by run, in parallel, stored once), ``calibrate`` on the training rows'
+    stored tensors; afterwards ``state()`` says all that was learned, as JSON, and ``load_state`` takes it back.
+    """
+
+    type: ClassVar[str]
+    kind: ClassVar[str]  # the kind of Spec that it gives
+    chunk: ClassVar[int] = 65536  # rows tensorized at a time
+    role: Literal["input", "output"] = "input"
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, values: pa.ChunkedArray, name: str) -> Claim | None:
+        """Whether these values look like this type, judged on the values alone."""
+
+    @abstractmethod
+    def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
+        """Learn from the cells of training rows."""
+
+    @abstractmethod
+    def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
+        """Cells to one array. Never raises for a bad cell: it is a finding, and its place holds zeros."""
+
+    def calibrate(self, stored: Tensor, rows: NDArray[np.int64]) -> None:
+        """Learn from the stored tensors of training rows. Most types have nothing left to learn."""
+
+    def files(self, values: pa.Array, locate: Locate) -> bytes:
+        """What tells whether files that cells point to have changed since: nothing for cells that hold their value."""
+        return b""
+
+    def place(self, cell: Any, locate: Locate) -> str | None:
+        """Where a person finds this cell, when that is somewhere else than its row."""
+        return None
+
+    @abstractmethod
+    def spec(self) -> Spec:
+        """What an encoder of this column gets."""
+
+    def stem(self) -> nn.Module:
+        """The step from stored tensors to what an encoder takes, on the device and inside the model."""
+        return nn.Identity()
+
+    @abstractmethod
+    def restore(self, values: Tensor) -> list[Any]:
+        """Stored tensors back to cells, as nearly as they can be."""
+
+    def show(self, value: Tensor) -> dict[str, str]:
+        """One stored tensor for a person to look at: ``{"text": …}`` or ``{"picture": data URI}``."""
+        cell = self.restore(value[None])[0]
+        return {"text": "" if cell is None else str(cell)}
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The settings with everything that was left open now resolved."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that was learned, as JSON."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def summary(self) -> dict[str, Any]:
+        """A few facts for a person."""
+        return {}
+
+
+def sample(values: pa.ChunkedArray, most: int = 1000) -> list[Any]:
+    """Some non-empty cells, spread evenly over the column."""
+    step = max(1, len(values) // most)
+    picked = values.take(pa.array(range(0, len(values), step), pa.int64())) if step > 1 else values
+    return [cell for cell in picked.to_pylist()[: 2 * most] if cell is not None and cell != ""]
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def shorten(value: object, most: int = 60) -> str:
+    """A value as it appears in a message."""
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def natural_order(words: Sequence[str]) -> list[str]:
+    """Numbers by value, then everything else by code point: the same on any machine and in any locale."""
+
+    def key(word: str) -> tuple[int, float, str]:
+        try:
+            return (0, float(word), word)
+        except ValueError:
+            return (1, 0.0, word)
+
+    return sorted(words, key=key)

@@ -1,0 +1,242 @@
+"""The commands' options. What they do is in :mod:`zhixing.verbs`, which is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import Console
+
+__all__ = ["completion", "describe", "evaluate", "init", "predict", "report", "schema", "train"]
+
+RUN = click.Path(path_type=Path)
+as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object as the last line.")
+device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1, mps.")
+
+
+def result(json_: bool, content: Any) -> None:
+    if json_:
+        from .run import finite
+
+        click.echo(json.dumps(finite(content), ensure_ascii=False))
+
+
+def figures(metrics: dict[str, dict[str, float]]) -> None:
+    for name, values in metrics.items():
+        for metric, value in values.items():
+            click.echo(f"{name}.{metric}  {value:.6g}")
+
+
+def recipe_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The dials that everybody turns; everything else is --set."""
+    for option in (
+        click.option("--target", multiple=True, metavar="COLUMN", help="Column to predict; may be given again."),
+        click.option("--encoder", metavar="NAME", help="What reads the input, such as mlp, cnn, resnet18."),
+        click.option("--epochs", type=float, help="Times that each training row is seen."),
+        click.option("--batch-size", type=int, help="Rows in a step."),
+        click.option("--lr", metavar="RATE", help="Learning rate, or 'find'."),
+        click.option("--seed", type=int, help="All randomness follows from it."),
+        click.option("--recipe", metavar="FILE", help="A recipe to start from: a file, or a name of one built in."),
+        click.option("--set", "settings", multiple=True, metavar="A.B=C", help="Any setting of the recipe."),
+        click.option("--on-error", type=click.Choice(["auto", "stop", "skip"]), help="What broken rows do."),
+    ):
+        command = option(command)
+    return command
+
+
+def raw_recipe(
+    target: tuple[str, ...],
+    epochs: float | None,
+    batch_size: int | None,
+    lr: str | None,
+    seed: int | None,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    on_error: str | None,
+) -> dict[str, Any]:
+    from .api import assemble
+
+    return assemble(
+        recipe, target=target or None, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed,
+        on_error=on_error, settings=settings,
+    )  # fmt: skip
+
+
+class SetCommand(click.Command):
+    """``--set a=1 b=2 c=3``: one flag takes all the assignments that follow it."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        spread, setting = [], False
+        for argument in args:
+            if argument == "--set":
+                setting = True
+            elif setting and "=" in argument and not argument.startswith("-"):
+                spread += ["--set", argument]
+            else:
+                setting = False
+                spread.append(argument)
+        return super().parse_args(context, spread)
+
+
+@click.command(cls=SetCommand)
+@click.argument("data", required=False)
+@recipe_flags
+@click.option("--out", type=RUN, help="The run folder; by default the next free runs/NAME-1.")
+@click.option("--resume", "resume_", type=RUN, metavar="RUN", help="Go on with a run that was stopped or killed.")
+@device
+@as_json
+def train(
+    data: str | None,
+    resume_: Path | None,
+    out: Path | None,
+    device: str,
+    json_: bool,
+    encoder: str | None,
+    **flags: Any,
+) -> None:
+    """Train a model on DATA: a folder, a file, or a name of the catalogue such as mnist."""
+    from .verbs.train import resume
+    from .verbs.train import train as train_verb
+
+    console = Console(quiet=json_)
+    if resume_ is not None:
+        if any(value for value in flags.values()) or data or encoder or out:
+            raise click.UsageError("--resume goes on with the run's own recipe: no other setting can be given with it")
+        run = resume(resume_, device=device, console=console)
+    else:
+        from .api import source_of
+
+        raw = raw_recipe(**flags)
+        source = data if data is not None else source_of(raw)
+        run = train_verb(source, raw, out=out, device=device, encoder=encoder, console=console)
+    evaluation = run.read_json("evaluation.json") or {"outputs": {}}
+    metrics = {name: entry["metrics"] for name, entry in evaluation["outputs"].items()}
+    if not json_:
+        figures(metrics)
+    result(json_, {"run": str(run.path), "metrics": metrics})
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("data", required=False)
+@click.option("--split", "part", default="test", show_default=True, help="Which rows of the run's own data.")
+@device
+@as_json
+def evaluate(run: Path, data: str | None, part: str, device: str, json_: bool) -> None:
+    """Measure RUN on its test rows, or on all rows of DATA."""
+    from .api import load
+    from .verbs.evaluate import evaluate as evaluate_verb
+
+    console = Console(quiet=json_)
+    loaded = load(run, device=device)
+    found, problems = evaluate_verb(loaded.settings, loaded.fitted, loaded.model, data, part=part, device=loaded.device)
+    broken = [problem for problem in problems if problem.fatal]
+    if broken:
+        console.warn(f"{len(broken)} rows cannot be used and are left out; the first: {broken[0]}")
+    console.say(f"{found['split']}: {found['rows']:,} rows")
+    metrics = {name: entry["metrics"] for name, entry in found["outputs"].items()}
+    if not json_:
+        figures(metrics)
+    result(json_, metrics)
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("inputs", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path), help="Write here: .csv, .parquet or .jsonl.")
+@click.option("--format", "form", type=click.Choice(["table", "jsonl", "csv"]), help="What to print.")
+@click.option("--probabilities", is_flag=True, help="Add the probability of every class.")
+@device
+@as_json
+def predict(
+    run: Path,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    form: str | None,
+    probabilities: bool,
+    device: str,
+    json_: bool,
+) -> None:
+    """Predict for INPUTS: picture files, a folder, a table, or - for JSON lines or CSV on standard input."""
+    from .verbs.predict import predict_command
+
+    told = predict_command(
+        run, inputs, out=out, form=form or ("jsonl" if json_ or not sys.stdout.isatty() else "table"),
+        probabilities=probabilities, device=device, console=Console(quiet=json_),
+    )  # fmt: skip
+    result(json_, told)
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@as_json
+def report(run: Path, json_: bool) -> None:
+    """Write the report and the model card of RUN anew from what it holds."""
+    from .report import write_card, write_report
+    from .run import RunFolder
+
+    folder = RunFolder(run)
+    card, page = write_card(folder.path), write_report(folder.path)
+    if not json_:
+        click.echo(str(page))
+    result(json_, {"report": str(page), "card": str(card)})
+
+
+@click.command(cls=SetCommand)
+@click.argument("subject")
+@recipe_flags
+@device
+@as_json
+def describe(subject: str, device: str, json_: bool, encoder: str | None, **flags: Any) -> None:
+    """Say what SUBJECT holds and needs: data (or a recipe), or a run. Types, sizes, parameters, memory, operations."""
+    from .verbs.describe import describe as describe_verb
+    from .verbs.describe import show
+
+    facts = describe_verb(subject, raw_recipe(**flags), encoder=encoder, device=device, console=Console(quiet=json_))
+    if not json_:
+        show(facts)
+    result(json_, facts)
+
+
+@click.command(cls=SetCommand)
+@click.argument("data")
+@recipe_flags
+@click.option("--out", type=click.Path(path_type=Path), help="Write the recipe to this file; else print it.")
+def init(data: str, out: Path | None, encoder: str | None, **flags: Any) -> None:
+    """Write a commented recipe for DATA: every setting with its default and what it is for."""
+    from .verbs.init import write_recipe
+
+    text = write_recipe(data, raw_recipe(**flags), encoder=encoder)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    if out.exists():
+        raise click.UsageError(f"{out} exists; name another file")
+    out.write_text(text, "utf-8")
+    click.echo(f"{out}: now `zhixing train --recipe {out}`", err=True)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors that check YAML."""
+    from .recipe import json_schema
+
+    click.echo(json_schema())
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script for SHELL; in bash, put `eval "$(zhixing completion bash)"` in ~/.bashrc."""
+    from click.shell_completion import get_completion_class
+
+    from .cli import group
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(group, {}, "zhixing", "_ZHIXING_COMPLETE").source())

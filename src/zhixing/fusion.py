@@ -1,0 +1,128 @@
+"""Many encodings to one.
+
+Shape legend: B rows, I inputs, D width of an encoding, T tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from .layers.activation import Activation
+from .models.encoding import Encoding
+from .models.mlp import dense_layers
+
+__all__ = ["FUSIONS", "Attention", "Concat", "Fusion", "Gated"]
+
+Widths = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...] | None,
+    Field(description="units of the layers after joining; open: none for a single input, else [128, 64]"),
+]
+Dropout = Annotated[float, Field(ge=0, lt=1, description="share of units dropped after each layer")]
+
+
+class Fusion(nn.Module):
+    """Base of the fusions: ``forward(encodings) -> Encoding``, and ``width``, the D of what it gives.
+
+    A single input passes through with its tokens and grid; what is learned after joining follows in ``layers``.
+    """
+
+    width: int
+
+    def __init__(
+        self, joined: int, inputs: int, widths: tuple[int, ...] | None, activation: Activation, dropout: float
+    ) -> None:
+        super().__init__()
+        chosen = widths if widths is not None else (() if inputs == 1 else (128, 64))
+        self.layers, self.width = dense_layers(joined, chosen, activation, dropout)
+
+    def join(self, encodings: list[Encoding]) -> Tensor:
+        raise AssertionError(f"{type(self).__name__} has no join")
+
+    def forward(self, encodings: list[Encoding]) -> Encoding:
+        first = encodings[0]
+        if len(encodings) == 1:
+            return first._replace(pooled=self.layers(first.pooled)) if len(self.layers) else first
+        pooled = self.layers(self.join(encodings))
+        return Encoding(pooled, pooled.unsqueeze(1))
+
+
+class Concat(Fusion):
+    """Encodings side by side, then a multilayer perceptron."""
+
+    def __init__(
+        self,
+        sizes: list[int],
+        *,
+        widths: Widths = None,
+        activation: Annotated[Activation, Field(description="function after each layer")] = "relu",
+        dropout: Dropout = 0.0,
+    ) -> None:
+        super().__init__(sum(sizes), len(sizes), widths, activation, dropout)
+
+    def join(self, encodings: list[Encoding]) -> Tensor:
+        return torch.cat([encoding.pooled for encoding in encodings], dim=-1)
+
+
+class Gated(Fusion):
+    """A weighted sum, with weights in [0, 1] that depend on all inputs
+    (Arevalo et al., "Gated multimodal units", 2017)."""
+
+    def __init__(
+        self,
+        sizes: list[int],
+        *,
+        width: Annotated[int, Field(ge=1, description="common width that each input is brought to")] = 64,
+        widths: Widths = None,
+        activation: Annotated[Activation, Field(description="function after each layer")] = "relu",
+        dropout: Dropout = 0.0,
+    ) -> None:
+        single = len(sizes) == 1
+        super().__init__(sizes[0] if single else width, len(sizes), widths, activation, dropout)
+        self.project = nn.ModuleList([] if single else [nn.Linear(size, width) for size in sizes])
+        self.gates = nn.Identity() if single else nn.Linear(sum(sizes), len(sizes) * width)
+
+    def join(self, encodings: list[Encoding]) -> Tensor:
+        projected = [layer(e.pooled).tanh() for layer, e in zip(self.project, encodings, strict=True)]
+        together = torch.cat([encoding.pooled for encoding in encodings], dim=-1)
+        gates = self.gates(together).sigmoid().unflatten(-1, (len(encodings), -1))  # [B, I, D]
+        return (gates * torch.stack(projected, dim=1)).sum(1)
+
+
+class Attention(Fusion):
+    """Inputs as tokens of a Transformer layer, read out by a learned query token
+    (for tables: Gorishniy et al., "Revisiting deep learning models for tabular data", 2021)."""
+
+    def __init__(
+        self,
+        sizes: list[int],
+        *,
+        width: Annotated[int, Field(ge=1, description="common width that each input is brought to")] = 64,
+        heads: Annotated[int, Field(ge=1, description="attention heads; width must be a multiple")] = 4,
+        depth: Annotated[int, Field(ge=1, description="layers")] = 2,
+        widths: Widths = None,
+        activation: Annotated[Activation, Field(description="function after each layer")] = "relu",
+        dropout: Dropout = 0.0,
+    ) -> None:
+        single = len(sizes) == 1
+        super().__init__(sizes[0] if single else width, len(sizes), widths, activation, dropout)
+        self.project = nn.ModuleList([] if single else [nn.Linear(size, width) for size in sizes])
+        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02) if not single else None
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
+            for _ in range(0 if single else depth)
+        )
+
+    def join(self, encodings: list[Encoding]) -> Tensor:
+        assert self.query is not None
+        tokens = [layer(e.pooled) for layer, e in zip(self.project, encodings, strict=True)]
+        x_BTD = torch.cat([self.query.expand(len(tokens[0]), -1, -1), torch.stack(tokens, dim=1)], dim=1)
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        return x_BTD[:, 0]
+
+
+FUSIONS: dict[str, type[Fusion]] = {"concat": Concat, "gated": Gated, "attention": Attention}

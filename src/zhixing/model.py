@@ -1,0 +1,114 @@
+"""The model: an encoder for each input column, a fusion, a head for each output column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .columns import Column
+from .columns.image import Standardise
+from .data.batches import Batch
+from .fusion import Fusion
+from .heads import Head
+from .models.encoding import Encoder, Encoding
+
+__all__ = ["Model"]
+
+
+class Model(nn.Module):
+    """Encode, fuse, predict.
+
+    ``stems`` bring stored tensors to what encoders take (they hold the columns' statistics, so that these travel with
+    the weights). ``importance`` says how much each output's loss counts.
+
+    Example::
+
+        prediction = model(batch)                 # {"label": [B, C]}
+        loss = model.loss(model.weigh(batch))     # a scalar
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        encoders: Mapping[str, Encoder],
+        fusion: Fusion,
+        heads: Mapping[str, Head],
+        importance: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs = list(encoders), list(heads)
+        self.stems = nn.ModuleList(columns[name].stem() for name in encoders)
+        self.encoders = nn.ModuleList(encoders.values())
+        self.fusion = fusion
+        self.heads = nn.ModuleList(heads.values())
+        self.importance = {name: (importance or {}).get(name, 1.0) for name in heads}
+
+    def head(self, name: str) -> Head:
+        return cast(Head, self.heads[self.outputs.index(name)])
+
+    def encode(self, batch: Batch) -> Encoding:
+        encodings = []
+        for name, stem, encoder in zip(self.inputs, self.stems, self.encoders, strict=True):
+            values, mask = batch.columns[name]
+            encodings.append(encoder(stem(values), mask))
+        out: Encoding = self.fusion(encodings)
+        return out
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        encoding = self.encode(batch)
+        return {name: head(encoding) for name, head in zip(self.outputs, self.heads, strict=True)}
+
+    def weigh(self, batch: Batch) -> Batch:
+        """Say what each row of a whole batch counts for in each output's loss.
+
+        The weights of an output add up to its importance over the batch. A batch may be cut into parts afterwards: the
+        sum of the parts' losses is the loss of the whole, whatever the classes' weights and the parts' sizes.
+        """
+        for name in self.outputs:
+            target, present = batch.columns[name]
+            weight = self.head(name).row_weights(target)
+            if weight is None and present is None:
+                batch.weights[name] = torch.full(
+                    (len(batch),), self.importance[name] / len(batch), device=target.device
+                )
+                continue
+            if weight is None:
+                weight = torch.ones(len(batch), device=target.device)
+            if batch.share is not None:
+                other = self.head(name).row_weights(batch.blends[name].values)
+                weight = weight if other is None else batch.share * weight + (1 - batch.share) * other
+            if present is not None:
+                weight = weight * present
+            total = weight.sum()
+            batch.weights[name] = weight * (self.importance[name] / torch.where(total > 0, total, 1.0))
+        return batch
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The weighted loss of a batch, or of a part of one, that :meth:`weigh` has seen."""
+        predictions = self(batch)
+        parts = []
+        for name in self.outputs:
+            rows = self.row_loss(batch, name, predictions[name])
+            parts.append(rows @ batch.weights[name].to(rows.dtype))
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+
+    def channels_last(self) -> Model:
+        """Keep pictures as [B, H, W, C] in memory, which convolutions run faster on; shapes stay as they are."""
+        if any(isinstance(module, nn.Conv2d) for module in self.modules()):
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for stem in self.stems:
+                if isinstance(stem, Standardise):
+                    stem.memory_format = torch.channels_last
+        return self
+
+    def row_loss(self, batch: Batch, name: str, prediction: Tensor) -> Tensor:
+        """The loss of each row in one output, [B], in float32 or wider."""
+        head = self.head(name)
+        wide = prediction.float() if prediction.dtype in (torch.bfloat16, torch.float16) else prediction
+        rows = head.loss(wide, batch.columns[name].values)
+        if batch.share is not None:
+            rows = batch.share * rows + (1 - batch.share) * head.loss(wide, batch.blends[name].values)
+        return rows

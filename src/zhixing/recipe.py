@@ -1,0 +1,350 @@
+"""The recipe: every setting, typed and validated, in one YAML file.
+
+The types are derived from the signatures of what the settings configure (:mod:`zhixing.settings`); this module joins
+them, reads and writes them, and says all that is wrong at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, Tag, ValidationError, create_model
+
+from .columns import COLUMNS
+from .columns.augment import AUGMENTS
+from .data.split import SplitSettings
+from .errors import RecipeError, did_you_mean
+from .fusion import FUSIONS
+from .heads import HEADS
+from .layers.initialise import Scheme
+from .models import encoders_for
+from .settings import Settings, choice, parameters_of, settings_of, table_choice
+from .training.optimizers import OPTIMIZERS
+from .training.schedules import SCHEDULES
+
+__all__ = [
+    "DataSettings",
+    "Recipe",
+    "TrainingSettings",
+    "check",
+    "dump",
+    "json_schema",
+    "load",
+    "override",
+    "recipe_of",
+]
+
+DEFAULT_ENCODERS: dict[str, Any] = {
+    "image": {"name": "cnn"},
+    "vector": {"name": "mlp", "widths": []},  # a few numbers go to the fusion as they are
+    "ids": {"name": "embedding"},
+}
+
+
+class Custom:
+    """An encoder that was passed in from Python; to use the run again, the same has to be passed in again."""
+
+    def __init__(self, *, module: Annotated[str, Field(description="its class, for people")] = "") -> None: ...
+
+
+class DataSettings(Settings):
+    """Where the table comes from and how its rows are used."""
+
+    source: Annotated[str, Field(description="a path, a name of the catalogue, or hub:NAME")]
+    split: SplitSettings = SplitSettings()
+    on_error: Annotated[
+        Literal["auto", "stop", "skip"],
+        Field(description="what broken rows do; auto: stop where more than 1 % are broken, else leave them out"),
+    ] = "auto"
+    unused: Annotated[tuple[str, ...], Field(description="columns that are left out")] = ()
+
+
+def named(table: Mapping[str, Any]) -> Any:
+    return table_choice(tuple(table), tuple(table.values()))
+
+
+class EarlyStopping(Settings):
+    """Stop when the validation score no longer improves."""
+
+    patience: Annotated[int, Field(ge=1, description="validations without a better score")] = 5
+    min_delta: Annotated[float, Field(ge=0, description="a smaller improvement does not count")] = 0.0
+
+
+class TrainingSettings(Settings):
+    """How the model learns."""
+
+    epochs: Annotated[float, Field(gt=0, description="times that each training row is seen")] = 5
+    batch_size: Annotated[int, Field(ge=1, description="rows in a step")] = 128
+    micro_batch: Annotated[
+        int | None, Field(ge=1, description="rows worked through at a time; open: all of a batch")
+    ] = None
+    optimizer: Any = None  # these two get their types, from the tables of what there is, in training_model
+    schedule: Any = None
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], Field(description="auto: what the hardware does fast")
+    ] = "auto"
+    clip: Annotated[float | None, Field(gt=0, description="largest norm of the gradient")] = None
+    l1: Annotated[float, Field(ge=0, description="strength of the L1 penalty on weights")] = 0.0
+    average: Annotated[
+        float | None, Field(gt=0, lt=1, description="decay of a moving average of the weights, such as 0.999")
+    ] = None
+    oversample: Annotated[bool, Field(description="draw the rows of each class equally often")] = False
+    early_stopping: EarlyStopping | None = None
+    keep: Annotated[
+        Literal["best", "last"], Field(description="which weights: of the best validation, or the last")
+    ] = "best"
+    initialisation: Annotated[Scheme, Field(description="how weights start")] = "default"
+    compile: Annotated[bool, Field(description="torch.compile: a slow start, then faster steps")] = False
+    threads: Annotated[
+        int | None, Field(ge=1, description="CPU threads; results differ with their number; open: all cores")
+    ] = None
+    log_every: Annotated[int, Field(ge=1, description="steps between two lines of the log")] = 50
+    validate_every: Annotated[int | None, Field(ge=1, description="steps; open: after each epoch")] = None
+    checkpoint_every: Annotated[int | None, Field(ge=1, description="steps; open: every 30 seconds")] = None
+    keep_checkpoints: Annotated[int, Field(ge=1, description="how many good ones stay")] = 2
+
+
+@cache
+def training_model() -> type[TrainingSettings]:
+    return create_model(
+        "TrainingSettings",
+        __base__=TrainingSettings,
+        __doc__=TrainingSettings.__doc__,
+        optimizer=(named(OPTIMIZERS), Field(default={"name": "adamw"}, description="what turns gradients into steps")),
+        schedule=(named(SCHEDULES), Field(default={"name": "one_cycle"}, description="the learning rate over time")),
+    )
+
+
+def input_settings(kind: str) -> type[Settings]:
+    """Settings of an input column: those of its type, its encoder, and for pictures its augmentation."""
+    column = COLUMNS[kind]
+    encoders = {
+        **{name: settings_of(encoder, name=name) for name, encoder in encoders_for(column.kind).items()},
+        "custom": settings_of(Custom, name="custom"),
+    }
+    extra: dict[str, Any] = {
+        "encoder": (choice(encoders), Field(default=DEFAULT_ENCODERS[column.kind], description="what reads the column"))
+    }
+    if kind in AUGMENTS:
+        extra["augment"] = (
+            named(AUGMENTS[kind]),
+            Field(default={"name": "none"}, description="random changes while training"),
+        )
+    return settings_of(column, name=kind, tag="type", extra=extra)
+
+
+def output_settings(kind: str) -> type[Settings]:
+    """Settings of an output column: those of its type and of its head."""
+    extra = parameters_of(HEADS[kind])
+    extra["importance"] = (Annotated[float, Field(gt=0, description="how much its loss counts beside others")], 1.0)
+    return settings_of(COLUMNS[kind], name=kind, tag="type", extra=extra)
+
+
+@cache
+def recipe_model() -> type[BaseModel]:
+    """The whole recipe as one pydantic model."""
+    inputs = {kind: input_settings(kind) for kind in COLUMNS}
+    outputs = {kind: output_settings(kind) for kind in HEADS}
+    model: type[BaseModel] = create_model(
+        "Recipe",
+        __base__=Settings,
+        __doc__="Every setting of a run.",
+        data=(DataSettings, ...),
+        inputs=(dict[str, choice(inputs, tag="type")], Field(default={}, description="columns that the model reads")),
+        outputs=(dict[str, choice(outputs, tag="type")], Field(min_length=1, description="columns to predict")),
+        fusion=(named(FUSIONS), Field(default={"name": "concat"}, description="how several inputs become one")),
+        training=(training_model(), Field(default={}, description="how the model learns")),
+        seed=(Annotated[int, Field(ge=0, lt=2**63, description="all randomness follows from it")], 0),
+    )
+    return model
+
+
+class Recipe:
+    """A complete, valid recipe. Attributes: ``data``, ``inputs``, ``outputs``, ``fusion``, ``training``, ``seed``."""
+
+    data: DataSettings
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    fusion: Any
+    training: TrainingSettings
+    seed: int
+
+    def __init__(self, raw: Mapping[str, Any], *, place: object = None) -> None:
+        problems = check(raw, complete=True)
+        if problems:
+            raise RecipeError(problems, place=place)
+        model = recipe_model().model_validate(raw)
+        for name in type(model).model_fields:
+            setattr(self, name, getattr(model, name))
+        self.model = model
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain data, with every default written out."""
+        return cast(dict[str, Any], self.model.model_dump(mode="json"))
+
+
+def recipe_of(raw: Mapping[str, Any], *, place: object = None) -> Recipe:
+    """A recipe from plain data. Raises :class:`RecipeError` with all that is wrong."""
+    return Recipe(raw, place=place)
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The plain data of a recipe file, not yet checked.
+
+    Raises:
+        RecipeError: it is missing or not YAML; the line is named.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RecipeError([f"there is no such file: {path}"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError([f"cannot be read: {error}"], place=path) from error
+    except yaml.YAMLError as error:
+        raise RecipeError([f"not valid YAML: {' '.join(str(error).split())}"], place=path) from error
+    if not isinstance(raw, dict):
+        raise RecipeError([f"a recipe is a mapping, this is {type(raw).__name__}"], place=path)
+    return raw
+
+
+def dump(raw: Mapping[str, Any]) -> str:
+    """A recipe as YAML."""
+    return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def override(raw: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Apply ``a.b=value`` to a recipe's plain data; the value is read as YAML, ``\\.`` is a dot within a name.
+
+    Naming another encoder, optimizer … drops the settings of the one before.
+
+    >>> override({"training": {"optimizer": "sgd"}}, ["training.optimizer.lr=3e-4"])
+    {'training': {'optimizer': {'name': 'sgd', 'lr': '3e-4'}}}
+    """
+    problems = []
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = [key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", path.strip())]
+        if not equals or not all(keys):
+            problems.append(f"--set wants name.of.setting=value, not {assignment!r}")
+            continue
+        try:
+            value = yaml.safe_load(text) if text.strip() else None
+        except yaml.YAMLError:
+            problems.append(f"--set {path}: the value {text!r} is not valid YAML")
+            continue
+        here = raw
+        for key in keys[:-1]:
+            below = here.get(key)
+            if isinstance(below, str):
+                below = {"name": below}
+            here[key] = below if isinstance(below, dict) else {}
+            here = here[key]
+        if keys[-1] in ("name", "type") and here.get(keys[-1]) not in (None, value):
+            here.clear()
+        here[keys[-1]] = value
+    if problems:
+        raise RecipeError(problems)
+    return raw
+
+
+def check(raw: Mapping[str, Any], *, complete: bool = False) -> list[str]:
+    """All that is wrong with a recipe, a line each. Unless ``complete``, columns may still lack their type."""
+    subject = dict(raw)
+    if not complete:
+        for part in ("inputs", "outputs"):
+            columns = subject.get(part)
+            if isinstance(columns, Mapping):
+                subject[part] = {
+                    name: value
+                    for name, value in columns.items()
+                    if isinstance(value, str) or (isinstance(value, Mapping) and "type" in value)
+                }
+        subject.setdefault("data", {"source": "?"})
+        if isinstance(subject["data"], Mapping):
+            subject["data"] = {"source": "?"} | dict(subject["data"])
+        if not subject.get("outputs"):
+            subject["outputs"] = {"?": {"type": "number"}}
+    try:
+        recipe_model().model_validate(subject)
+    except ValidationError as error:
+        return [line_of(item, subject) for item in error.errors()]
+    return []
+
+
+def line_of(item: Any, raw: Any) -> str:
+    """One of pydantic's errors in words: the setting's path, the rule, the value, the mend."""
+    kind, location, context = item["type"], list(item["loc"]), item.get("ctx", {})
+    path = ".".join(readable_path(location, raw, keep_last=kind in ("missing", "extra_forbidden")))
+    value = item["input"]
+    if kind == "extra_forbidden":
+        return f"{path}: there is no such setting. {did_you_mean(str(location[-1]), known_at(location[:-1]))}"
+    if kind == "missing":
+        return f"{path}: has to be given"
+    if kind in ("union_tag_invalid", "literal_error"):
+        names = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected", ""))
+        word = str(context.get("tag", value))
+        return f"{path}: {word!r} is not known. {did_you_mean(word, names)}"
+    if kind == "union_tag_not_found":
+        return f"{path}: a name is missing, as in name: …, in {value!r}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path or 'recipe'}: {message[0].lower() + message[1:]}" + (
+        "" if kind == "value_error" else f", not {value!r}"
+    )
+
+
+def readable_path(location: list[Any], raw: Any, *, keep_last: bool) -> list[str]:
+    """The path as the user wrote it: without the tags that choose among types."""
+    out, here = [], raw
+    for place, part in enumerate(location):
+        last = place == len(location) - 1
+        in_list = isinstance(here, list | tuple) and isinstance(part, int) and part < len(here)
+        if in_list or (isinstance(here, Mapping) and part in here):
+            out.append(str(part))
+            here = here[part]
+        elif last and keep_last:
+            out.append(str(part))
+    return out
+
+
+def known_at(location: list[Any]) -> list[str]:
+    """The settings that exist at a place of the recipe."""
+    here: Any = recipe_model()
+    for part in location:
+        here = step_into(here, part)
+    while get_origin(here) is Annotated:
+        here = get_args(here)[0]
+    fields = getattr(here, "model_fields", None)
+    return list(fields) if fields else []
+
+
+def step_into(here: Any, part: Any) -> Any:
+    """From a type to that of one of its fields, keys or tagged members."""
+    if get_origin(here) is Annotated:
+        tags = [mark.tag for mark in here.__metadata__ if isinstance(mark, Tag)]
+        inner = get_args(here)[0]
+        return inner if part in tags else step_into(inner, part)
+    fields = getattr(here, "model_fields", None)
+    if fields is not None:
+        return fields[part].annotation if part in fields else None
+    if get_origin(here) is dict:
+        return get_args(here)[1]
+    for member in get_args(here):
+        if get_origin(member) is Annotated and any(
+            isinstance(mark, Tag) and mark.tag == part for mark in member.__metadata__
+        ):
+            return get_args(member)[0]
+        if isinstance(member, type) and part in getattr(member, "model_fields", {}):
+            return member.model_fields[part].annotation
+    return None
+
+
+def json_schema() -> str:
+    """The JSON schema of a recipe, for editors."""
+    return json.dumps(recipe_model().model_json_schema(), indent=1, ensure_ascii=False)

@@ -1,0 +1,85 @@
+"""Settings stand in signatures; everything else about them is derived here.
+
+A setting is a keyword-only parameter of the class or function that it configures::
+
+    class MLP(Encoder):
+        def __init__(self, spec: Spec, *, width: Annotated[int, Field(description="units", ge=1)] = 64)
+
+From that signature come its validation, its line in a commented recipe, its place in the JSON schema and its default.
+Nothing is written down twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag, create_model
+from pydantic import Discriminator as PydanticDiscriminator
+
+__all__ = ["Settings", "choice", "settings_of"]
+
+
+class Settings(BaseModel):
+    """Base of every settings object: unknown names are errors, values are checked when assigned."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, protected_namespaces=())
+
+    def keywords(self) -> dict[str, Any]:
+        """The settings as keyword arguments, without the name or type that chose them."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key not in ("name", "type")}
+
+
+def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword-only parameters of a class or function as pydantic field definitions."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (hints[name], default)
+    return fields
+
+
+def first_paragraph(target: Callable[..., Any]) -> str:
+    return (inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def settings_of(
+    target: Callable[..., Any], *, name: str, tag: str = "name", extra: Mapping[str, Any] | None = None
+) -> type[Settings]:
+    """The settings model of one class or function, with a literal ``tag`` field that names it.
+
+    ``extra`` adds fields that belong to the same mapping in a recipe but configure something else (the encoder of an
+    input column, the loss of an output column).
+    """
+    fields: dict[str, Any] = {tag: (Literal[name], name), **parameters_of(target), **(extra or {})}
+    model: type[Settings] = create_model(
+        f"{name}_settings", __base__=Settings, __doc__=first_paragraph(target), **fields
+    )
+    return model
+
+
+def choice(models: Mapping[str, type[Settings]], *, tag: str = "name") -> Any:
+    """The type "one of these, told apart by ``tag``"; a bare name stands for a mapping with that name alone."""
+
+    def spell_out(value: Any) -> Any:
+        return {tag: value} if isinstance(value, str) else value
+
+    def tag_of(value: Any) -> str | None:
+        found = value.get(tag) if isinstance(value, Mapping) else getattr(value, tag, None)
+        return found if isinstance(found, str) else None
+
+    options: Any = Union[tuple(Annotated[model, Tag(name)] for name, model in models.items())]  # noqa: UP007
+    if len(models) == 1:
+        return Annotated[next(iter(models.values())), BeforeValidator(spell_out)]
+    return Annotated[options, Field(discriminator=PydanticDiscriminator(tag_of)), BeforeValidator(spell_out)]
+
+
+@cache
+def table_choice(names: tuple[str, ...], targets: tuple[Callable[..., Any], ...]) -> Any:
+    """:func:`choice` over a literal table of classes, made once."""
+    return choice({name: settings_of(target, name=name) for name, target in zip(names, targets, strict=True)})

@@ -1,0 +1,1 @@
+"""What a person does with data and runs: one module a verb."""

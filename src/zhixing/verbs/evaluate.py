@@ -1,0 +1,198 @@
+"""Evaluate: predictions of a whole split, the figures of merit, and what a report shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..columns import Column
+from ..data.batches import Batches, ColumnBatch, Order
+from ..data.prepare import encode_all
+from ..data.source import open_source
+from ..data.split import SPLITS, split
+from ..data.store import cache_folder
+from ..data.table import Problem, Table
+from ..errors import DataError, UsageError
+from ..model import Model
+from ..recipe import Recipe
+from ..training.loop import Validation
+from ..training.precision import Precision
+
+__all__ = ["Collected", "collect", "evaluate", "examine", "validation"]
+
+WORST = 24
+EXACT = Precision("fp32", "final figures and predictions are computed in float32")
+
+
+@dataclass
+class Collected:
+    """Predictions of many rows: by output, [N, …] in main memory."""
+
+    rows: NDArray[np.int64]
+    predictions: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    present: dict[str, Tensor]
+    losses: dict[str, Tensor]
+
+    def usable(self, name: str) -> tuple[Tensor, Tensor]:
+        """Prediction and target of the rows that have a target."""
+        kept = self.present[name]
+        return self.predictions[name][kept], self.targets[name][kept]
+
+
+def collect(
+    model: Model, batches: Batches, rows: NDArray[np.int64], precision: Precision, *, with_targets: bool = True
+) -> Collected:
+    """Run the model over rows, in order, in evaluation mode; dropout and running statistics stand still."""
+    order = Order(rows, min(1024, max(1, batches.block_rows)), shuffle=False)
+    parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in ("p", "t", "m", "l")}
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches.stream(order, 0, order.steps_per_epoch if len(rows) else 0):
+            with precision.cast(batches.device):
+                predictions = model(batch)
+            for name, prediction in predictions.items():
+                wide = prediction.float()
+                parts["p"].setdefault(name, []).append(wide)
+                if with_targets:
+                    target, mask = batch.columns[name]
+                    here = torch.ones(len(batch), dtype=torch.bool, device=target.device) if mask is None else mask
+                    parts["t"].setdefault(name, []).append(target)
+                    parts["m"].setdefault(name, []).append(here)
+                    parts["l"].setdefault(name, []).append(model.head(name).loss(wide, target))
+    model.train(was_training)
+    joined = {kind: {name: torch.cat(some).cpu() for name, some in by.items()} for kind, by in parts.items()}
+    return Collected(rows, joined["p"], joined["t"], joined["m"], joined["l"])
+
+
+def metrics_of(model: Model, columns: Mapping[str, Column], seen: Collected) -> dict[str, dict[str, float]]:
+    out = {}
+    for name in model.outputs:
+        prediction, target = seen.usable(name)
+        out[name] = model.head(name).metrics(prediction, target, columns[name]) if len(target) else {}
+    return out
+
+
+def validation(model: Model, columns: Mapping[str, Column], seen: Collected) -> Validation:
+    """What the loop chooses a model by: the goal of a single output, the loss where there are several."""
+    metrics = metrics_of(model, columns, seen)
+    losses = {name: seen.losses[name][seen.present[name]].double().mean() for name in model.outputs}
+    loss = float(sum(model.importance[name] * value for name, value in losses.items()))
+    if len(model.outputs) == 1:
+        head = model.head(model.outputs[0])
+        goal = metrics[model.outputs[0]].get(head.goal, -loss)
+        # The loss, at most a thousandth, tells apart models whose goal is equal.
+        return Validation(loss, (goal if head.higher else -goal) - 1e-3 * loss / (1 + abs(loss)), metrics)
+    return Validation(loss, -loss, metrics)
+
+
+def examine(
+    model: Model, columns: Mapping[str, Column], tensors: Mapping[str, ColumnBatch], table: Table, seen: Collected
+) -> dict[str, Any]:
+    """Metrics and details of each output, for ``evaluation.json``."""
+    metrics = metrics_of(model, columns, seen)
+    outputs = {}
+    for name in model.outputs:
+        head, column = model.head(name), columns[name]
+        prediction, target = seen.usable(name)
+        details = head.examine(prediction, target, column) if len(target) else {}
+        worst = worst_rows(model, columns, tensors, table, seen, name)
+        outputs[name] = {"type": column.type, "metrics": metrics[name], **details, "worst": worst}
+    return outputs
+
+
+def worst_rows(
+    model: Model,
+    columns: Mapping[str, Column],
+    tensors: Mapping[str, ColumnBatch],
+    table: Table,
+    seen: Collected,
+    name: str,
+) -> list[dict[str, Any]]:
+    """The rows with the largest loss, worst first, with what the model saw."""
+    loss = torch.where(seen.present[name], seen.losses[name], -torch.inf)
+    chosen = loss.argsort(descending=True, stable=True)[: min(WORST, int(seen.present[name].sum()))]
+    head, column = model.head(name), columns[name]
+    said = head.decode(seen.predictions[name][chosen], column)
+    truth = column.restore(seen.targets[name][chosen])
+    out = []
+    for place, index in enumerate(chosen.tolist()):
+        row = int(seen.rows[index])
+        out.append(
+            {
+                "row": row,
+                "place": table.where(row),
+                "truth": truth[place],
+                "prediction": said[""][place],
+                "probability": said["probability"][place] if "probability" in said else None,
+                "loss": float(loss[index]),
+                "inputs": {key: columns[key].show(tensors[key].values[row]) for key in model.inputs},
+            }
+        )
+    return out
+
+
+def evaluate(
+    recipe: Recipe,
+    columns: Mapping[str, Column],
+    model: Model,
+    source: Any = None,
+    *,
+    part: str = "test",
+    device: torch.device,
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Evaluate a trained model: on a split of the recipe's own data, or on all rows of another source.
+
+    Gives ``{"split", "rows", "outputs"}`` and what was wrong with which row.
+
+    Raises:
+        DataError: the source lacks a column, or no row of it can be used.
+    """
+    table = open_source(recipe.data.source if source is None else source)
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise DataError(f"the columns {', '.join(missing)} are missing", place=table.name)
+    if source is None:
+        rows = own_split(recipe, table, part)
+    else:
+        rows, part = np.arange(table.rows, dtype=np.int64), "all rows"
+    encoded, problems = encode_all(table, columns, cache=cache_folder())
+    bad = np.zeros(table.rows, bool)
+    bad[[problem.row for problem in problems if problem.fatal]] = True
+    present = np.logical_or.reduce([encoded[name].present for name in model.outputs])
+    rows = rows[~bad[rows] & present[rows]]
+    if not len(rows):
+        raise DataError("no row can be evaluated", place=table.name)
+    tensors = {name: one.batch for name, one in encoded.items()}
+    for name in model.outputs:
+        tensors[name] = ColumnBatch(tensors[name].values, torch.from_numpy(encoded[name].present))
+    seen = collect(model, Batches(tensors, device), rows, EXACT)
+    outputs = examine(model, columns, tensors, table, seen)
+    return {"split": part, "rows": len(rows), "outputs": outputs}, [*table.problems, *problems]
+
+
+def own_split(recipe: Recipe, table: Table, part: str) -> NDArray[np.int64]:
+    if part not in SPLITS:
+        raise UsageError(f"{part!r} is not a split", mend=f"Known: {', '.join(SPLITS)}.")
+    return split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))[part]
+
+
+def stratify_by(recipe: Recipe) -> str | None:
+    """The output whose classes a stratified split keeps in proportion: the first category."""
+    return next((name for name, settings in recipe.outputs.items() if settings.type == "category"), None)
+
+
+def headline(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures of each output in one line."""
+    parts = []
+    for name, figures in metrics.items():
+        some = [f"{key} {value:.4f}" for key, value in list(figures.items())[:3]]
+        parts.append(f"{name}: {', '.join(some)}")
+    return "; ".join(parts)

@@ -1,0 +1,494 @@
+"""Train: from a source to a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import recipe as recipes
+from ..columns import Column
+from ..columns.augment import AUGMENTS
+from ..console import Console
+from ..data.batches import Batch, Batches, ColumnBatch, Order
+from ..data.prepare import Prepared, prepare
+from ..data.source import open_source
+from ..data.split import split
+from ..data.store import cache_folder
+from ..data.table import Table
+from ..errors import RecipeError, RunError, UsageError
+from ..model import Model
+from ..recipe import Recipe
+from ..report import write_card, write_report
+from ..run import RunFolder, build_model, environment, make_columns, new_folder, write_whole
+from ..training.checkpoint import Writer, latest
+from ..training.loop import Hooks, Loop, Options
+from ..training.optimizers import OPTIMIZERS
+from ..training.precision import Precision, choose_precision, count_multiplications
+from ..training.rate_finder import find_rate
+from ..training.schedules import SCHEDULES
+from .complete import complete
+from .evaluate import EXACT, collect, examine, headline, stratify_by, validation
+from .facts import data_facts
+
+__all__ = ["Stopped", "resume", "train"]
+
+
+class Stopped(Exception):  # noqa: N818
+    """The run was asked to stop by a signal, and has saved what it needs to go on."""
+
+    def __init__(self, signum: int, folder: Path, step: int) -> None:
+        super().__init__(f"stopped at step {step}; go on with: zhixing train --resume {folder}")
+        self.exit_status = 128 + signum
+
+
+@dataclass
+class Session:
+    """All that one training run works with."""
+
+    folder: RunFolder
+    recipe: Recipe
+    table: Table
+    columns: dict[str, Column]
+    prepared: Prepared
+    device: torch.device
+    console: Console
+    custom: Mapping[str, nn.Module]
+    reasons: Mapping[str, str]
+
+
+def train(
+    source: Any,
+    raw: Mapping[str, Any],
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    encoder: str | Mapping[str, Any] | nn.Module | None = None,
+    console: Console | None = None,
+) -> RunFolder:
+    """Train on a source with what a recipe's plain data say; what they leave open is inferred and written back.
+
+    ``encoder`` names the encoder of the one input that is not a plain number or class, or is a module of one's own.
+
+    Raises:
+        RecipeError, UsageError, DataError: what was asked for cannot be done; nothing has been written.
+        TrainingError: training cannot go on; the run folder holds what was reached.
+        Stopped: a signal asked to stop.
+    """
+    console = console or Console(quiet=True)
+    problems = recipes.check(raw)
+    if problems:
+        raise RecipeError(problems)
+    table = open_source(source)
+    given: dict[str, Any] = {**raw, "data": {**(raw.get("data") or {}), "source": describe_source(source, table)}}
+    done = complete(given, table)
+    modules = place_encoder(done.raw, encoder)
+    recipe = Recipe(done.raw)
+    for name in recipe.data.unused:
+        console.say(f"  {name}: not used: {done.reasons.get(name, 'as asked')}")
+    for name in (*recipe.inputs, *recipe.outputs):
+        kind = (recipe.inputs.get(name) or recipe.outputs[name]).type
+        console.say(f"  {name}: {kind} ({'predicted' if name in recipe.outputs else 'read'}): {done.reasons[name]}")
+    columns, prepared = make_data(recipe, table, console)
+    where = torch_device(device)
+    recipe = resolved(recipe, columns, where)
+    folder = claim_folder(out, table.name)
+    (folder / "recipe.yaml").write_text(recipes.dump(recipe.plain()), "utf-8")
+    run = RunFolder(folder)
+    run.write_columns(columns)
+    run.write_json("data.json", data_facts(table, recipe.data.source, columns, prepared, done.reasons))
+    with (folder / "problems.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(vars(problem), ensure_ascii=False) + "\n" for problem in prepared.problems)
+    tell_problems(prepared, folder, console)
+    return work(Session(run, recipe, table, columns, prepared, where, console, modules, done.reasons))
+
+
+def resume(
+    path: Path,
+    *,
+    source: Any = None,
+    device: str = "auto",
+    encoder: nn.Module | None = None,
+    console: Console | None = None,
+) -> RunFolder:
+    """Go on with a run that was stopped or killed, to the same bits as if it had not been.
+
+    Raises:
+        RunError: it is not a run, or its data are no longer the same.
+    """
+    console = console or Console(quiet=True)
+    run = RunFolder(path)
+    if run.finished:
+        console.say(f"{path} is finished; there is nothing to resume")
+        return run
+    recipe = run.recipe()
+    table = open_source(recipe.data.source if source is None else source)
+    columns, prepared = make_data(recipe, table, console)
+    was = run.read_json("environment.json")
+    if was is not None and was["data_fingerprint"] != prepared.fingerprint:
+        raise RunError(
+            "the data are not what the run was started with",
+            place=recipe.data.source,
+            mend="Restore them, or start a new run.",
+        )
+    name = next((name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"), None)
+    modules = {name: encoder} if name is not None and encoder is not None else {}
+    return work(Session(run, recipe, table, columns, prepared, torch_device(device), console, modules, {}))
+
+
+# Before the loop ----------------------------------------------------------------------------------------------------
+
+
+def describe_source(source: Any, table: Table) -> str:
+    """The source as the recipe names it: paths are made absolute, so that the run can be moved."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return str(path.resolve()) if path.exists() else str(source)
+    return f"memory:{table.name}"
+
+
+def place_encoder(raw: dict[str, Any], encoder: Any) -> dict[str, nn.Module]:
+    """Put an encoder that was named without its column where it belongs; gives modules passed in, by column."""
+    if encoder is None:
+        return {}
+    wide = [name for name, settings in raw["inputs"].items() if settings["type"] not in ("number", "category", "date")]
+    names = wide or list(raw["inputs"])
+    if len(names) != 1:
+        raise UsageError(
+            f"which input is the encoder for? There are {', '.join(names)}",
+            mend=f"Name it: --set inputs.{names[0]}.encoder={encoder if isinstance(encoder, str) else 'NAME'}",
+        )
+    settings = raw["inputs"][names[0]]
+    if isinstance(encoder, nn.Module):
+        settings["encoder"] = {"name": "custom", "module": type(encoder).__qualname__}
+        return {names[0]: encoder}
+    chosen = {"name": encoder} if isinstance(encoder, str) else dict(encoder)
+    before = settings.get("encoder")
+    if isinstance(before, dict) and before.get("name", chosen["name"]) == chosen["name"]:
+        chosen = {**before, **chosen}
+    settings["encoder"] = chosen
+    return {}
+
+
+def make_data(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Column], Prepared]:
+    parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
+    columns = make_columns(recipe)
+    with console:
+        prepared = prepare(
+            table,
+            columns,
+            parts,
+            cache=cache_folder(),
+            on_error=recipe.data.on_error,
+            progress=lambda name, done, rows: console.progress(f"preparing {name}", done, rows),
+        )
+    sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in prepared.split.items())
+    console.say(f"{table.name}: {table.rows:,} rows: {sizes}")
+    return columns, prepared
+
+
+def resolved(recipe: Recipe, columns: Mapping[str, Column], device: torch.device) -> Recipe:
+    """The recipe with what the data and the machine have decided written into it."""
+    plain = recipe.plain()
+    for part in ("inputs", "outputs"):
+        for name in plain[part]:
+            plain[part][name] |= columns[name].settings()
+    if plain["training"]["threads"] is None:
+        plain["training"]["threads"] = torch.get_num_threads()
+    return Recipe(plain)
+
+
+def torch_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"the device {name!r} cannot be used: {str(error).splitlines()[0]}", mend="Use --device cpu."
+        ) from None
+    return device
+
+
+def claim_folder(out: Path | None, name: str) -> Path:
+    if out is None:
+        return new_folder(Path("runs"), name)
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(
+            f"{out} exists and is not empty",
+            mend=f"Name another folder, or go on with that run: zhixing train --resume {out}",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def tell_problems(prepared: Prepared, folder: Path, console: Console) -> None:
+    fatal = [problem for problem in prepared.problems if problem.fatal]
+    if fatal:
+        console.warn(f"{prepared.broken} rows cannot be used and are left out; the first: {fatal[0]}")
+    kept = len(prepared.problems) - len(fatal)
+    if kept:
+        first = next(problem for problem in prepared.problems if not problem.fatal)
+        console.say(f"{kept} remarks on rows that are kept; the first: {first}")
+    if prepared.problems:
+        console.say(f"all of them: {folder / 'problems.jsonl'}")
+
+
+# The work -----------------------------------------------------------------------------------------------------------
+
+
+def work(session: Session) -> RunFolder:
+    """Build, train, evaluate, report."""
+    run, recipe, console = session.folder, session.recipe, session.console
+    with reproducible(recipe.training.threads), asked_to_stop() as stop, console:
+        model = build_model(recipe, session.columns, session.custom)  # type: ignore[arg-type]
+        model.to(session.device).channels_last()
+        batches = Batches(session.prepared.columns, session.device)
+        loop = make_loop(session, model, batches, stop)
+        checkpoint, wrong = latest(run.checkpoints)
+        for error in wrong:
+            console.warn(f"{error}; falling back to the one before")
+        if checkpoint is not None:
+            loop.restore(checkpoint)
+            console.say(f"going on from step {checkpoint.step} of {loop.options.total_steps}")
+        elif wrong or run.checkpoints.exists():
+            console.say("there is no good checkpoint: the run starts again")
+        cut_log(run, loop.progress.log_bytes)
+        try:
+            loop.run()
+        finally:
+            if loop.writer is not None:
+                loop.writer.close()
+        if stop.signum and not (loop.progress.stopped_early or loop.progress.step == loop.options.total_steps):
+            raise Stopped(stop.signum, run.path, loop.progress.step)
+        model.load_state_dict(loop.chosen_weights())
+        finish(session, model, batches, loop)
+    return run
+
+
+def make_loop(session: Session, model: Model, batches: Batches, stop: StopRequest) -> Loop:
+    recipe, console, run = session.recipe, session.console, session.folder
+    training, rows = recipe.training, session.prepared.split["train"]
+    whole = training.optimizer.name == "gradient_descent"
+    batch_size = len(rows) if whole else training.batch_size
+    odds = row_odds(session) if training.oversample else None
+    order = Order(rows, batch_size, seed=recipe.seed, odds=odds)
+    precision = precision_for(session, model, batches, min(batch_size, len(rows)))
+    options = Options(
+        total_steps=max(1, round(training.epochs * order.steps_per_epoch)),
+        validate_every=training.validate_every or order.steps_per_epoch,
+        log_every=min(training.log_every, order.steps_per_epoch),
+        checkpoint_every=training.checkpoint_every,
+        micro_batch=training.micro_batch or (1024 if whole else None),
+        clip=training.clip,
+        l1=training.l1,
+        average=training.average,
+        patience=training.early_stopping.patience if training.early_stopping else None,
+        min_delta=training.early_stopping.min_delta if training.early_stopping else 0.0,
+        keep_best=training.keep == "best",
+        compile=training.compile,
+    )
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    console.say(
+        f"{parameters:,} parameters, {options.total_steps} steps of {order.batch_size} rows, "
+        f"{precision.name} on {session.device} ({precision.reason})"
+    )
+    write_environment(session, precision, parameters)
+    hooks = make_hooks(session, model, batches, precision, options, stop)
+    optimizer = training.optimizer
+    if optimizer.keywords()["lr"] == "find":
+        lr = find_rate(model, optimizer, batches, order, precision, seed=recipe.seed, augment=hooks.augment)
+        console.say(f"learning rate found: {lr:.3g}")
+        plain = recipe.plain()
+        plain["training"]["optimizer"]["lr"] = lr
+        session.recipe = Recipe(plain)
+        write_whole(run.path / "recipe.yaml", recipes.dump(plain).encode())
+        optimizer = session.recipe.training.optimizer
+    return Loop(
+        model,
+        OPTIMIZERS[optimizer.name](model, **optimizer.keywords()),
+        SCHEDULES[training.schedule.name](**training.schedule.keywords()),
+        batches,
+        order,
+        options,
+        precision,
+        seed=recipe.seed,
+        hooks=hooks,
+        writer=Writer(run.checkpoints, keep=training.keep_checkpoints),
+    )
+
+
+def row_odds(session: Session) -> np.ndarray[Any, Any]:
+    """How often each training row is drawn when each class is to be seen equally often."""
+    name = stratify_by(session.recipe)
+    if name is None:
+        raise RecipeError(["training.oversample: there is no output of type category to balance"])
+    codes = session.prepared.columns[name].values[torch.from_numpy(session.prepared.split["train"])].numpy()
+    return np.asarray(1.0 / np.bincount(codes)[codes])
+
+
+def precision_for(session: Session, model: Model, batches: Batches, batch_size: int) -> Precision:
+    sample = batches.gather(session.prepared.split["train"][:2])
+    work_a_row = count_multiplications(model, lambda: model(sample)) / len(sample)
+    return choose_precision(session.recipe.training.precision, session.device, work_a_row * batch_size)
+
+
+def write_environment(session: Session, precision: Precision, parameters: int) -> None:
+    facts = environment(session.device) | {
+        "seed": session.recipe.seed,
+        "data_fingerprint": session.prepared.fingerprint,
+        "precision": f"{precision.name}: {precision.reason}",
+        "parameters": parameters,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    session.folder.write_json("environment.json", facts)
+
+
+def make_hooks(
+    session: Session, model: Model, batches: Batches, precision: Precision, options: Options, stop: StopRequest
+) -> Hooks:
+    console, folder = session.console, session.folder.path
+    rows = session.prepared.split["validation"]
+    speed = [0.0]
+
+    def record(line: dict[str, Any]) -> int:
+        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            size = file.tell()
+        if line["kind"] == "train":
+            loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+            console.progress("training", line["step"], options.total_steps, f"loss {loss}")
+        else:
+            console.say(
+                f"epoch {line['epoch']:g}: validation loss {line['loss']:.4f}, {headline(line['metrics'])}"
+                f" ({speed[0]:,.0f} rows/s)"
+            )
+        return size
+
+    def timing(line: dict[str, Any]) -> None:
+        speed[0] = line["rows_per_second"]
+        with (folder / "timings.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def validate() -> Any:
+        return validation(model, session.columns, collect(model, batches, rows, precision)) if len(rows) else None
+
+    return Hooks(
+        augment=make_augment(session),
+        validate=validate,
+        record=record,
+        timing=timing,
+        message=console.warn,
+        stop=lambda: stop.signum != 0,
+    )
+
+
+def make_augment(session: Session) -> Any:
+    """The change of whole batches that the recipe asks for, or none."""
+    recipe = session.recipe
+    changes = {}
+    for name, settings in recipe.inputs.items():
+        choice = getattr(settings, "augment", None)
+        if choice is not None:
+            augment = AUGMENTS[settings.type][choice.name](**choice.keywords())
+            if augment.mixes and len(recipe.inputs) > 1:
+                raise RecipeError([f"inputs.{name}.augment: mixup and cutmix need the picture to be the only input"])
+            if augment.active:
+                changes[name] = augment
+
+    def augment(batch: Batch, step: int) -> Batch:
+        for name, change in changes.items():
+            values, mask = batch.columns[name]
+            moved, blend = change(values, batch.rows, recipe.seed, step)
+            batch.columns[name] = ColumnBatch(moved, mask)
+            if blend is not None:
+                batch.share = blend.share
+                batch.blends = {key: batch.columns[key].each(lambda x, p=blend.partner: x[p]) for key in recipe.outputs}
+        return batch
+
+    return augment
+
+
+def cut_log(run: RunFolder, size: int) -> None:
+    """Bring the log back to where the checkpoint saw it; what came after is written again."""
+    path = run.path / "metrics.jsonl"
+    if path.exists():
+        os.truncate(path, min(size, path.stat().st_size))
+
+
+def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None:
+    """Keep the weights, look at the test rows once, and write the report."""
+    run, console = session.folder, session.console
+    run.write_weights(model.state_dict())
+    part = next(name for name in ("test", "validation", "train") if len(session.prepared.split[name]))
+    rows = session.prepared.split[part]
+    seen = collect(model, batches, rows, EXACT)
+    outputs = examine(model, session.columns, session.prepared.columns, session.table, seen)
+    run.write_json("evaluation.json", {"split": part, "rows": len(rows), "outputs": outputs})
+    write_report(run.path)
+    write_card(run.path)
+    metrics = {name: entry["metrics"] for name, entry in outputs.items()}
+    console.close()
+    console.say(f"{part} ({len(rows):,} rows): {headline(metrics)}")
+    console.say(f"run: {run.path}   report: {run.path / 'report.html'}")
+
+
+# Around it ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reproducible(threads: int | None) -> Iterator[None]:
+    """One number of threads and deterministic kernels while training; the user's own settings come back after."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if threads is not None and threads != before[0]:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+class StopRequest:
+    """Set by the first signal; a second one takes its usual course."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+
+@contextlib.contextmanager
+def asked_to_stop(signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[StopRequest]:
+    """Notice Ctrl-C and SIGTERM, so that the run can save and end between two steps."""
+    request = StopRequest()
+    before: dict[signal.Signals, Any] = {}
+
+    def handle(signum: int, frame: object) -> None:
+        request.signum = signum
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    with contextlib.suppress(ValueError):  # only the main thread hears signals
+        for one in signals:
+            before[one] = signal.signal(one, handle)
+    try:
+        yield request
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
