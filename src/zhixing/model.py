@@ -92,7 +92,8 @@ class Model(nn.Module):
         parts = []
         for name in self.outputs:
             rows = self.row_loss(batch, name, predictions[name])
-            parts.append(rows @ batch.weights[name].to(rows.dtype))
+            # Not a dot product: under autocast that would be rounded to the low precision.
+            parts.append((rows * batch.weights[name]).sum())
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     def channels_last(self) -> Model:

@@ -147,11 +147,12 @@ def join(parts: Sequence[tuple[str | None, Table]], *, name: str, base: Path | N
 def read_arrow_folder(folder: Path) -> Table | None:
     """The Parquet or Arrow files of a folder and those below it, sorted by path; None where there are none.
 
-    The split of each file is the one that its name starts with, or the folder that it lies in.
+    The split of each file is the one that its name starts with, or the folder that it lies in. Paths in cells start
+    from the folder that all files lie in.
     """
     files: dict[str, list[Path]] = {".parquet": [], ".arrow": []}
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not hidden(name)]
+    for root, below, names in os.walk(folder):
+        below[:] = [name for name in below if not hidden(name)]
         for name in names:
             if name.endswith((".parquet", ".arrow")) and not hidden(name):
                 files[name[name.rindex(".") :]].append(Path(root, name))
@@ -159,7 +160,8 @@ def read_arrow_folder(folder: Path) -> Table | None:
     if not chosen:
         return None
     parts = [(split_in_name(file.name) or split_of(file.parent.name), read(file)) for file in sorted(chosen)]
-    return join(parts, name=folder.resolve().name, base=folder)
+    folders = {file.parent for file in chosen}
+    return join(parts, name=folder.resolve().name, base=folders.pop() if len(folders) == 1 else folder)
 
 
 def hidden(name: str) -> bool:

@@ -172,7 +172,10 @@ def from_mapping(columns: Mapping[Any, Any], *, place: object) -> pa.Table:
 
 
 def tidy(table: pa.Table, *, place: object) -> pa.Table:
-    """The same cells in fewer types: no dictionaries, views or 64-bit offsets, and strings where nothing is known."""
+    """The same cells in fewer types: no dictionaries, views, 64-bit offsets or extension types but tensors.
+
+    A column of nothing but missing cells is one of strings.
+    """
     names = [str(name) for name in table.column_names]
     check_names(names, place=place)
     columns = [plain(column) for column in table.columns]
@@ -180,6 +183,9 @@ def tidy(table: pa.Table, *, place: object) -> pa.Table:
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if isinstance(column.type, pa.BaseExtensionType) and not isinstance(column.type, pa.FixedShapeTensorType):
+        # whether such a type is known depends on what else is imported; what it is stored as does not
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
     wanted = plain_type(column.type)
     if wanted == column.type:
         return column

@@ -11,7 +11,6 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +29,7 @@ DELIMITERS = (",", ";", "\t", "|")
 SAMPLE = 1 << 16  # bytes that the delimiter and the header are judged by
 BLOCK = 1 << 24  # bytes that pyarrow parses at a time; no row it reads is longer
 PACK = 4096  # rows that are turned to Arrow at a time
+LONGEST_CELL = 2**31 - 1  # characters; what a C long holds everywhere
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 FRACTION = re.compile(r"\s*([+-].*|.*[.eE].*)")
 MEDIA = re.compile(r".*\.(jpe?g|png|bmp|gif|webp|tiff?|wav|flac|mp3|ogg)", re.IGNORECASE)
@@ -85,13 +85,20 @@ def read_head(content: bytes, path: Path, *, tab: bool) -> tuple[str, list[str]]
         if not rows:
             continue
         width = len(rows[0])
-        even = sum(len(cells) == width for cells in rows) / len(rows) if width > 1 else 0.0
+        even = sum(len(cells) == width for cells in rows) / len(rows)
+        if width == 1:  # one column only where the header is not parted; then by what parts no row
+            even -= 1
         if best is None or (round(even, 2), width) > best[:2]:
             best = round(even, 2), width, delimiter, rows
     if best is None:
         *_, (_, _, reason) = [(0, None, ""), *records(content, ",", path)]
         raise DataError(reason or "the file holds no row", place=path)
     _, _, delimiter, (header, *body) = best
+    for line, cells, reason in records(sample, delimiter, path, cut=True):
+        if cells is None:
+            raise DataError(f"the names of the columns cannot be read: {reason}", place=f"{path}, line {line}")
+        if cells:
+            break
     if any("\udc80" <= letter <= "\udcff" for letter in "".join(header)):
         raise not_utf8(path, content)
     check_header(header, body, path)
@@ -218,13 +225,13 @@ def records(
         for latest in stream:  # noqa: UP028  (the loop's variable is read below)
             yield latest
 
+    # the limit is one for the whole process; to put it back would cut short the reading of another thread
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     reader = csv.reader(feed(), delimiter=delimiter, strict=True)
     while True:
         first = reader.line_num + 1
         try:
-            with any_length():
-                cells = next(reader)
-            yield first, cells, ""
+            yield first, next(reader), ""
         except StopIteration:
             return
         except csv.Error as error:
@@ -242,16 +249,4 @@ def records(
             elif last > first:
                 yield first, None, f"a quote stands within a quoted cell, in a row that goes on to line {last}"
             else:  # one line, read as pyarrow reads it: what follows the closing quote belongs to the cell
-                with any_length():
-                    cells = next(csv.reader([latest], delimiter=delimiter))
-                yield first, cells, ""
-
-
-@contextmanager
-def any_length() -> Iterator[None]:
-    """Cells of any length; the csv module's own limit is one for the whole process, and is put back."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+                yield first, next(csv.reader([latest], delimiter=delimiter)), ""

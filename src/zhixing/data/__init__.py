@@ -1,0 +1,1 @@
+"""From any source to batches: table, sources, split, store, batches, catalogue."""

@@ -1,0 +1,200 @@
+"""Describe: what data, a recipe or a run hold, and what training them takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console as RichConsole
+from rich.table import Table as RichTable
+
+from .. import recipe as recipes
+from ..columns import Column
+from ..console import Console
+from ..data.batches import Batch, ColumnBatch
+from ..data.prepare import encode_all
+from ..data.source import open_source
+from ..data.split import split
+from ..data.table import Table
+from ..errors import DataError, RecipeError, UsageError
+from ..model import Model
+from ..recipe import Recipe
+from ..run import RunFolder, build_model, make_columns
+from ..training.optimizers import OPTIMIZERS, prime, state_tensors
+from ..training.precision import choose_precision, count_multiplications
+from .complete import complete
+from .evaluate import stratify_by
+from .train import describe_source, place_encoder, torch_device
+
+__all__ = ["describe", "show"]
+
+PROBE = 64  # rows that are encoded to learn sizes
+
+
+def describe(
+    subject: str, raw: Mapping[str, Any], *, encoder: str | None = None, device: str = "auto", console: Console
+) -> dict[str, Any]:
+    """Facts of a run folder, a recipe file or a source, as JSON. Nothing is trained and nothing is written."""
+    path = Path(subject)
+    if (path / "recipe.yaml").is_file():
+        run = RunFolder(path)
+        recipe = run.recipe()
+        columns = run.columns(recipe)
+        facts = model_facts(recipe, columns, torch_device(device))
+        figures = run.read_json("evaluation.json")
+        about = run.read_json("data.json") or {}
+        return {
+            "run": str(path),
+            "finished": run.finished,
+            "data": {key: about.get(key) for key in ("source", "rows", "splits")},
+            "columns": {name: {"type": column.type, **column.summary()} for name, column in columns.items()},
+            **facts,
+            "metrics": {name: one["metrics"] for name, one in figures["outputs"].items()} if figures else None,
+        }
+    if path.suffix in (".yaml", ".yml"):
+        raw = {**recipes.load(path), **raw}
+        subject = (raw.get("data") or {}).get("source") or subject
+    table = open_source(subject)
+    given = {**raw, "data": {**(raw.get("data") or {}), "source": describe_source(subject, table)}}
+    try:
+        done = complete(given, table)
+    except RecipeError:
+        raise
+    except (UsageError, DataError) as error:  # without a target there is still much to say
+        return table_facts(table) | {"note": str(error)}
+    place_encoder(done.raw, encoder)
+    recipe = Recipe(done.raw)
+    columns = make_columns(recipe)
+    parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
+    facts = probe(recipe, table, columns, parts["train"], torch_device(device))
+    return {
+        "data": {
+            "source": recipe.data.source,
+            "rows": table.rows,
+            "splits": {name: len(rows) for name, rows in parts.items()},
+            "rows_lost_in_reading": sum(problem.fatal for problem in table.problems),
+        },
+        "columns": {
+            name: {"type": column.type, "role": column.role, "reason": done.reasons[name], **column.summary()}
+            for name, column in columns.items()
+        }
+        | {name: {"role": "unused", "reason": done.reasons.get(name, "as asked")} for name in recipe.data.unused},
+        **facts,
+    }
+
+
+def table_facts(table: Table) -> dict[str, Any]:
+    from ..columns import infer
+
+    found = {name: infer(table[name], name) for name in table.columns}
+    columns = {
+        name: {"type": one[0], "reason": one[1]}
+        if one
+        else {"type": None, "reason": f"no type fits {table[name].type}"}
+        for name, one in found.items()
+    }
+    return {"data": {"source": table.name, "rows": table.rows}, "columns": columns}
+
+
+def probe(
+    recipe: Recipe, table: Table, columns: Mapping[str, Column], train: Any, device: torch.device
+) -> dict[str, Any]:
+    """Fit on training rows and encode a few of them: enough to know every size."""
+    import pyarrow as pa
+
+    for name, column in columns.items():
+        column.fit(table[name].take(pa.array(train)), table.locate)
+    few = table.take(train[:PROBE].tolist())
+    encoded, _ = encode_all(few, columns)
+    for name, column in columns.items():
+        column.calibrate(encoded[name].batch.values, encoded[name].present.nonzero()[0])
+    stored = sum(one.batch.values[:1].nbytes for one in encoded.values()) * table.rows
+    return {"stored_bytes": stored, **model_facts(recipe, columns, device)}
+
+
+def model_facts(recipe: Recipe, columns: Mapping[str, Column], device: torch.device) -> dict[str, Any]:
+    """Parameters, operations and memory of the recipe's model."""
+    model = build_model(recipe, columns)
+    batch = blank_batch(model, columns, 2)
+    work = count_multiplications(model, lambda: model(batch)) / 2
+    activations = activation_bytes(model, batch) / 2
+    weights = sum(p.nbytes for p in model.parameters())
+    optimizers = OPTIMIZERS[recipe.training.optimizer.name](model, **recipe.training.optimizer.keywords())
+    prime(optimizers)
+    state = sum(tensor.nbytes for tensor in state_tensors(optimizers).values())
+    rows = recipe.training.micro_batch or recipe.training.batch_size
+    precision = choose_precision(recipe.training.precision, device, work * rows)
+    parts = {
+        part: sum(p.numel() for p in module.parameters())
+        for part, module in [
+            *((f"encoder of {name}", one) for name, one in zip(model.inputs, model.encoders, strict=True)),
+            ("fusion", model.fusion),
+            *((f"head of {name}", one) for name, one in zip(model.outputs, model.heads, strict=True)),
+        ]
+    }
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters_by_part": {name: count for name, count in parts.items() if count},
+        "forward_flops_per_row": round(2 * work),
+        "training_memory_bytes": {
+            "weights": weights,
+            "gradients": weights,
+            "optimizer": state,
+            f"activations of {rows} rows (estimate)": round(activations * rows),
+        },
+        "precision": f"{precision.name}: {precision.reason}",
+        "cores": os.cpu_count(),
+    }
+
+
+def blank_batch(model: Model, columns: Mapping[str, Column], rows: int) -> Batch:
+    """A batch of zeros in the stored form of each input."""
+    parts = {}
+    for name in model.inputs:
+        spec = columns[name].spec()
+        kind = {"image": torch.uint8, "ids": torch.int64}.get(spec.kind, torch.float32)
+        parts[name] = ColumnBatch(torch.zeros(rows, *spec.shape, dtype=kind))
+    return Batch(parts, torch.arange(rows))
+
+
+def activation_bytes(model: Model, batch: Batch) -> int:
+    """Bytes that the forward pass keeps for the backward pass, in float32."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(batch)
+    del out
+    return sum(size for place, size in kept.items() if place not in own)
+
+
+def show(facts: Mapping[str, Any]) -> None:
+    """The facts as a table for a person."""
+    console = RichConsole(highlight=False)
+    columns = facts.get("columns", {})
+    page = RichTable("column", "role", "type", "facts", box=None)
+    for name, one in columns.items():
+        rest = {key: value for key, value in one.items() if key not in ("role", "type")}
+        told = "; ".join(f"{key}: {value}" for key, value in rest.items() if value is not None)
+        page.add_row(name, str(one.get("role", "")), str(one.get("type", "")), told)
+    console.print(page)
+    for key, value in facts.items():
+        if key != "columns" and value is not None:
+            for line in lines_of(key, value):
+                console.print(line, markup=False)
+
+
+def lines_of(key: str, value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"{key}:", *(f"  {line}" for name, item in value.items() for line in lines_of(str(name), item))]
+    if key.endswith("bytes") or "activations" in key or key in ("weights", "gradients", "optimizer"):
+        return [f"{key}: {value / 2**20:,.1f} MiB"] if isinstance(value, int | float) else [f"{key}: {value}"]
+    return [f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}"]
