@@ -89,7 +89,8 @@ class Gated(Fusion):
         projected = [layer(e.pooled).tanh() for layer, e in zip(self.project, encodings, strict=True)]
         together = torch.cat([encoding.pooled for encoding in encodings], dim=-1)
         gates = self.gates(together).sigmoid().unflatten(-1, (len(encodings), -1))  # [B, I, D]
-        return (gates * torch.stack(projected, dim=1)).sum(1)
+        weighted: Tensor = gates * torch.stack(projected, dim=1)
+        return weighted.sum(1)
 
 
 class Attention(Fusion):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, Tag, ValidationError, create_model
@@ -151,18 +151,16 @@ def recipe_model() -> type[BaseModel]:
     """The whole recipe as one pydantic model."""
     inputs = {kind: input_settings(kind) for kind in COLUMNS}
     outputs = {kind: output_settings(kind) for kind in HEADS}
-    model: type[BaseModel] = create_model(
-        "Recipe",
-        __base__=Settings,
-        __doc__="Every setting of a run.",
-        data=(DataSettings, ...),
-        inputs=(dict[str, choice(inputs, tag="type")], Field(default={}, description="columns that the model reads")),
-        outputs=(dict[str, choice(outputs, tag="type")], Field(min_length=1, description="columns to predict")),
-        fusion=(named(FUSIONS), Field(default={"name": "concat"}, description="how several inputs become one")),
-        training=(training_model(), Field(default={}, description="how the model learns")),
-        seed=(Annotated[int, Field(ge=0, lt=2**63, description="all randomness follows from it")], 0),
-    )
-    return model
+    input_type, output_type = choice(inputs, tag="type"), choice(outputs, tag="type")
+    fields: dict[str, Any] = {
+        "data": (DataSettings, Field(description="where the table comes from and how its rows are used")),
+        "inputs": (dict[str, input_type], Field(default={}, description="columns that the model reads")),  # type: ignore[valid-type]
+        "outputs": (dict[str, output_type], Field(min_length=1, description="columns to predict")),  # type: ignore[valid-type]
+        "fusion": (named(FUSIONS), Field(default={"name": "concat"}, description="how several inputs become one")),
+        "training": (training_model(), Field(default={}, description="how the model learns")),
+        "seed": (int, Field(default=0, ge=0, lt=2**63, description="all randomness follows from it")),
+    }
+    return create_model("Recipe", __base__=Settings, __doc__="Every setting of a run.", **fields)
 
 
 class Recipe:
@@ -186,7 +184,7 @@ class Recipe:
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain data, with every default written out."""
-        return cast(dict[str, Any], self.model.model_dump(mode="json"))
+        return self.model.model_dump(mode="json")
 
 
 def recipe_of(raw: Mapping[str, Any], *, place: object = None) -> Recipe:
@@ -340,8 +338,9 @@ def step_into(here: Any, part: Any) -> Any:
             isinstance(mark, Tag) and mark.tag == part for mark in member.__metadata__
         ):
             return get_args(member)[0]
-        if isinstance(member, type) and part in getattr(member, "model_fields", {}):
-            return member.model_fields[part].annotation
+        fields = getattr(member, "model_fields", {})
+        if part in fields:
+            return fields[part].annotation
     return None
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from . import recipe as recipes
 from .columns import COLUMNS, Column
 from .errors import RunError, did_you_mean
-from .fusion import FUSIONS
+from .fusion import FUSIONS, Fusion
 from .heads import HEADS, Head
 from .layers.initialise import initialise
 from .model import Model
@@ -32,7 +32,7 @@ from .models import ENCODERS
 from .models.encoding import Encoder
 from .randomness import fold
 from .recipe import Recipe
-from .settings import Settings
+from .settings import Settings, parameters_of
 
 __all__ = ["RunFolder", "build_model", "environment", "make_columns", "new_folder"]
 
@@ -53,8 +53,6 @@ def make_columns(recipe: Recipe) -> dict[str, Column]:
 
 def own(settings: Settings, target: Any) -> dict[str, Any]:
     """Those of the settings that a class or function takes itself."""
-    from .settings import parameters_of
-
     return {name: getattr(settings, name) for name in parameters_of(target)}
 
 
@@ -78,7 +76,8 @@ def build_model(recipe: Recipe, columns: Mapping[str, Column], custom: Mapping[s
             else:
                 encoders[name] = ENCODERS[choice.name](columns[name].spec(), **choice.keywords())
         sizes = [encoder.width for encoder in encoders.values()]
-        fusion = FUSIONS[recipe.fusion.name](sizes, **recipe.fusion.keywords())
+        make_fusion: Any = FUSIONS[recipe.fusion.name]
+        fusion: Fusion = make_fusion(sizes, **recipe.fusion.keywords())
         heads: dict[str, Head] = {}
         for name, settings in recipe.outputs.items():
             head = HEADS[settings.type]

@@ -34,7 +34,7 @@ class Settings(BaseModel):
 
 def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Keyword-only parameters of a class or function as pydantic field definitions."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():

@@ -48,7 +48,7 @@ class NumberHead(Head):
 
     def forward(self, encoding: Encoding) -> Tensor:
         out: Tensor = self.linear(encoding.pooled)
-        return out.unflatten(-1, (self.length, len(self.quantiles)))
+        return out.view(-1, self.length, len(self.quantiles))
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         goal = target[:, :, None].to(prediction.dtype).expand_as(prediction)

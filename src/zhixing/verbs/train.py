@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -401,11 +402,11 @@ def make_augment(session: Session) -> Any:
     for name, settings in recipe.inputs.items():
         choice = getattr(settings, "augment", None)
         if choice is not None:
-            augment = AUGMENTS[settings.type][choice.name](**choice.keywords())
-            if augment.mixes and len(recipe.inputs) > 1:
+            change = AUGMENTS[settings.type][choice.name](**choice.keywords())
+            if change.mixes and len(recipe.inputs) > 1:
                 raise RecipeError([f"inputs.{name}.augment: mixup and cutmix need the picture to be the only input"])
-            if augment.active:
-                changes[name] = augment
+            if change.active:
+                changes[name] = change
 
     def augment(batch: Batch, step: int) -> Batch:
         for name, change in changes.items():
@@ -413,8 +414,9 @@ def make_augment(session: Session) -> Any:
             moved, blend = change(values, batch.rows, recipe.seed, step)
             batch.columns[name] = ColumnBatch(moved, mask)
             if blend is not None:
+                pick = partial(torch.index_select, dim=0, index=blend.partner)
                 batch.share = blend.share
-                batch.blends = {key: batch.columns[key].each(lambda x, p=blend.partner: x[p]) for key in recipe.outputs}
+                batch.blends = {key: batch.columns[key].each(pick) for key in recipe.outputs}
         return batch
 
     return augment
