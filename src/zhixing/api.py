@@ -34,27 +34,39 @@ class Run(RunFolder):
         from .verbs.train import torch_device
 
         super().__init__(path)
+        content = self.verify()
         self.device = torch_device(device)
+        self.source: Any = None  # what it was trained on, where that is only in memory
         self.settings: Recipe = self.recipe()
         self.fitted: dict[str, Column] = self.columns(self.settings)
         custom = [name for name, given in self.settings.inputs.items() if given.encoder.name == "custom"]
         modules = {custom[0]: encoder} if isinstance(encoder, nn.Module) and custom else encoder or {}
         self.model: Model = build_model(self.settings, self.fitted, modules)  # type: ignore[arg-type]
-        self.load_weights(self.model)
+        self.load_weights(self.model, content["model.safetensors"])
         self.model.to(self.device).channels_last().eval()
 
-    def evaluate(self, source: Any = None, *, part: str = "test") -> dict[str, dict[str, float]]:
-        """Metrics by output column: of a split of the run's own data, or of all rows of another source."""
+    def evaluate(self, source: Any = None, *, part: str | None = None) -> dict[str, dict[str, float]]:
+        """Metrics by output column: of a split of the run's own data, or of all rows of another source.
+
+        ``part`` is ``train``, ``validation``, ``test`` or ``all``. Rows that cannot be used are told of.
+        """
         from .verbs.evaluate import evaluate
 
-        result, _ = evaluate(self.settings, self.fitted, self.model, source, part=part, device=self.device)
+        if source is None and self.source is not None:
+            source, part = self.source, part or "test"
+        told = Console(quiet=True)
+        result = evaluate(self.settings, self.fitted, self.model, source, part=part, device=self.device, console=told)
         return {name: entry["metrics"] for name, entry in result["outputs"].items()}
 
     def predict(self, source: Any, *, probabilities: bool = False) -> Any:
         """Predictions for the rows of a source, in its order: a table of the same kind as went in.
 
         ``source`` is whatever :func:`zhixing.train` takes, or a list of cells (paths, numbers, pictures as arrays) for
-        a run with a single input. A pandas frame gives a pandas frame; everything else an Arrow table.
+        a run with a single input, or a list of mappings. A pandas frame gives a pandas frame with the same index;
+        everything else an Arrow table. ``probabilities`` adds those of all classes.
+
+        Raises:
+            DataError: a row cannot be read; nothing is left out in silence.
         """
         from .verbs.predict import predict
 
@@ -91,10 +103,12 @@ def train(
     """Train a model on a table.
 
     Args:
-        source: a path, a catalogue name, ``hub:NAME``, a data frame, a dict of arrays …; it may stand in the recipe.
+        source: a path, a catalogue name, ``hub:NAME``, a data frame, a dict of arrays, a list of mappings …; it may
+            stand in the recipe.
         target: the column or columns to predict.
-        encoder: a name, a mapping of a name and settings, or a module of your own that gives an ``Encoding``.
-        recipe: a recipe file, or its plain data; the other arguments override it.
+        encoder: a name, a mapping of a name and settings, a module of your own that gives an ``Encoding``, or such
+            modules by column.
+        recipe: a recipe file, a name of one built in, or its plain data; the other arguments override it.
         settings: further ones, as ``"inputs.photo.size=64"``.
         out: the run folder; by default the next free ``runs/NAME-1``.
 
@@ -108,6 +122,7 @@ def train(
         >>> run.predict({"x": [0.0, 1.0]})["label"].to_pylist()
         ['no', 'yes']
     """
+    from .verbs.evaluate import rows_as_columns
     from .verbs.train import train as train_verb
 
     raw = assemble(
@@ -120,7 +135,7 @@ def train(
         on_error=on_error,
         settings=settings,
     )
-    source = source if source is not None else source_of(raw)
+    source = rows_as_columns(source) if source is not None else source_of(raw)
     folder = train_verb(
         source,
         raw,
@@ -129,7 +144,15 @@ def train(
         encoder=encoder,
         console=Console(quiet=quiet),
     )
-    return load(folder.path, device=device, encoder=encoder if isinstance(encoder, nn.Module) else None)
+    modules = encoder if isinstance(encoder, nn.Module | Mapping) and not names_encoder(encoder) else None
+    run = load(folder.path, device=device, encoder=modules)
+    run.source = source if run.settings.data.source.startswith("memory:") else None
+    return run
+
+
+def names_encoder(encoder: Any) -> bool:
+    """Whether this is a recipe's mapping of a name and settings, not one of modules by column."""
+    return isinstance(encoder, Mapping) and not any(isinstance(part, nn.Module) for part in encoder.values())
 
 
 def load(path: Path | str, *, device: str = "auto", encoder: Mapping[str, nn.Module] | nn.Module | None = None) -> Run:
@@ -164,9 +187,13 @@ def assemble(
     raw: dict[str, Any] = (
         copy.deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else recipes.load(recipe) if recipe else {}
     )
+    if isinstance(raw.get("data"), str):  # a bare name stands for the source
+        raw["data"] = {"source": raw["data"]}
     if target is not None:
         names = [target] if isinstance(target, str) else list(target)
-        raw["outputs"] = {name: (raw.get("outputs") or {}).get(name) or {} for name in names}
+        before = raw.get("outputs") if isinstance(raw.get("outputs"), Mapping) else {}
+        raw["outputs"] = {name: (before or {}).get(name) or {} for name in names}
+    whole = not raw.get("inputs")
     values = {
         "training.epochs": epochs,
         "training.batch_size": batch_size,
@@ -174,7 +201,8 @@ def assemble(
         "seed": seed,
         "data.on_error": on_error,
     }
-    if lr is not None and not (raw.get("training") or {}).get("optimizer"):
-        values = {"training.optimizer.name": "adamw", **values}
     flags = [f"{path}={value}" for path, value in values.items() if value is not None]
-    return recipes.override(raw, [*flags, *settings])
+    raw = recipes.override(raw, [*flags, *settings])
+    if whole and raw.get("inputs") and isinstance(data := raw.setdefault("data", {}), dict):
+        data.setdefault("others", "read")  # settings of one column do not shut out the others
+    return raw

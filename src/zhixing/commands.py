@@ -71,15 +71,15 @@ class SetCommand(click.Command):
     """``--set a=1 b=2 c=3``: one flag takes all the assignments that follow it."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        spread, setting = [], False
+        spread, follows, setting = [], False, False
         for argument in args:
-            if argument == "--set":
-                setting = True
-            elif setting and "=" in argument and not argument.startswith("-"):
+            # What comes right after the flag belongs to it, whatever it looks like, so that a slip is told as one.
+            if setting and not follows and "=" in argument and not argument.startswith("-"):
                 spread += ["--set", argument]
-            else:
-                setting = False
-                spread.append(argument)
+                continue
+            setting = argument == "--set" or follows
+            follows = argument == "--set"
+            spread.append(argument)
         return super().parse_args(context, spread)
 
 
@@ -105,7 +105,8 @@ def train(
 
     console = Console(quiet=json_)
     if resume_ is not None:
-        if any(value for value in flags.values()) or data or encoder or out:
+        given = [*flags.values(), data, encoder, out]
+        if any(value is not None and value != () for value in given):
             raise click.UsageError("--resume goes on with the run's own recipe: no other setting can be given with it")
         run = resume(resume_, device=device, console=console)
     else:
@@ -124,20 +125,17 @@ def train(
 @click.command()
 @click.argument("run", type=RUN)
 @click.argument("data", required=False)
-@click.option("--split", "part", default="test", show_default=True, help="Which rows of the run's own data.")
+@click.option("--split", "part", help="train, validation, test or all; else test of its own data, all of other DATA.")
 @device
 @as_json
-def evaluate(run: Path, data: str | None, part: str, device: str, json_: bool) -> None:
+def evaluate(run: Path, data: str | None, part: str | None, device: str, json_: bool) -> None:
     """Measure RUN on its test rows, or on all rows of DATA."""
     from .api import load
     from .verbs.evaluate import evaluate as evaluate_verb
 
     console = Console(quiet=json_)
-    loaded = load(run, device=device)
-    found, problems = evaluate_verb(loaded.settings, loaded.fitted, loaded.model, data, part=part, device=loaded.device)
-    broken = [problem for problem in problems if problem.fatal]
-    if broken:
-        console.warn(f"{len(broken)} rows cannot be used and are left out; the first: {broken[0]}")
+    one = load(run, device=device)
+    found = evaluate_verb(one.settings, one.fitted, one.model, data, part=part, device=one.device, console=console)
     console.say(f"{found['split']}: {found['rows']:,} rows")
     metrics = {name: entry["metrics"] for name, entry in found["outputs"].items()}
     if not json_:
@@ -163,11 +161,15 @@ def predict(
     json_: bool,
 ) -> None:
     """Predict for INPUTS: picture files, a folder, a table, or - for JSON lines or CSV on standard input."""
+    from .api import load
     from .verbs.predict import predict_command
 
+    if json_ and form not in (None, "jsonl"):
+        raise click.UsageError(f"--json gives JSON lines: --format {form} does not go with it")
+    one = load(run, device=device)
     told = predict_command(
-        run, inputs, out=out, form=form or ("jsonl" if json_ or not sys.stdout.isatty() else "table"),
-        probabilities=probabilities, device=device, console=Console(quiet=json_),
+        one.settings, one.fitted, one.model, inputs, device=one.device, out=out, probabilities=probabilities,
+        form=form or ("jsonl" if json_ or not sys.stdout.isatty() else "table"), console=Console(quiet=json_),
     )  # fmt: skip
     result(json_, told)
 
@@ -194,10 +196,19 @@ def report(run: Path, json_: bool) -> None:
 @as_json
 def describe(subject: str, device: str, json_: bool, encoder: str | None, **flags: Any) -> None:
     """Say what SUBJECT holds and needs: data (or a recipe), or a run. Types, sizes, parameters, memory, operations."""
+    from .api import source_of
     from .verbs.describe import describe as describe_verb
     from .verbs.describe import show
 
-    facts = describe_verb(subject, raw_recipe(**flags), encoder=encoder, device=device, console=Console(quiet=json_))
+    data: str | None = subject
+    if Path(subject).suffix in (".yaml", ".yml"):
+        if flags["recipe"]:
+            raise click.UsageError(f"{subject} is a recipe, so --recipe cannot be given with it")
+        flags["recipe"], data = subject, None
+    raw = raw_recipe(**flags)
+    if data is None:
+        source_of(raw)
+    facts = describe_verb(data, raw, encoder=encoder, device=device, console=Console(quiet=json_))
     if not json_:
         show(facts)
     result(json_, facts)
@@ -207,26 +218,30 @@ def describe(subject: str, device: str, json_: bool, encoder: str | None, **flag
 @click.argument("data")
 @recipe_flags
 @click.option("--out", type=click.Path(path_type=Path), help="Write the recipe to this file; else print it.")
-def init(data: str, out: Path | None, encoder: str | None, **flags: Any) -> None:
+@as_json
+def init(data: str, out: Path | None, json_: bool, encoder: str | None, **flags: Any) -> None:
     """Write a commented recipe for DATA: every setting with its default and what it is for."""
     from .verbs.init import write_recipe
 
-    text = write_recipe(data, raw_recipe(**flags), encoder=encoder)
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    if out.exists():
+    if out is not None and out.exists():
         raise click.UsageError(f"{out} exists; name another file")
-    out.write_text(text, "utf-8")
-    click.echo(f"{out}: now `zhixing train --recipe {out}`", err=True)
+    text = write_recipe(data, raw_recipe(**flags), encoder=encoder)
+    if out is not None:
+        out.write_text(text, "utf-8")
+        click.echo(f"{out}: now `zhixing train --recipe {out}`", err=True)
+    elif not json_:
+        click.echo(text, nl=False)
+    result(json_, {"out": None if out is None else str(out), "recipe": text})
 
 
 @click.command()
-def schema() -> None:
+@as_json
+def schema(json_: bool) -> None:
     """Print the JSON schema of recipes, for editors that check YAML."""
     from .recipe import json_schema
 
-    click.echo(json_schema())
+    text = json_schema()
+    click.echo(json.dumps(json.loads(text), ensure_ascii=False) if json_ else text)
 
 
 @click.command()
@@ -235,8 +250,6 @@ def completion(shell: str) -> None:
     """Print the script for SHELL; in bash, put `eval "$(zhixing completion bash)"` in ~/.bashrc."""
     from click.shell_completion import get_completion_class
 
-    from .cli import group
-
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(group, {}, "zhixing", "_ZHIXING_COMPLETE").source())
+    click.echo(kind(click.get_current_context().find_root().command, {}, "zhixing", "_ZHIXING_COMPLETE").source())

@@ -32,6 +32,8 @@ __all__ = [
     "did_you_mean",
 ]
 
+LISTED = 30  # names in a message
+
 
 class ZhixingError(Exception):
     """Base of all errors meant for the user.
@@ -49,7 +51,8 @@ class ZhixingError(Exception):
         self.what, self.place, self.mend = what, place, mend
         message = f"{place}: {what}" if place is not None else what
         if mend:
-            message = f"{message.rstrip('.')}. {mend}"
+            message += "" if message.endswith("\n") else " " if message.endswith((".", "?", "!")) else ". "
+            message += mend
         super().__init__(message)
 
 
@@ -98,13 +101,20 @@ class MissingExtraError(ZhixingError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A mend for a name that is not known: the nearest known one, or all of them.
+    """A mend for a name that is not known: the nearest known one, or those that there are.
 
     >>> did_you_mean("adamm", ["adam", "sgd"])
     "Did you mean 'adam'?"
+    >>> did_you_mean("lion", ["adam", "sgd"])
+    'Known: adam, sgd.'
     """
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:  # written in another case
+        close = [name for name in known if name.casefold() == word.casefold()][:1]
     if close:
         return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(known)}."
+    if not known:
+        return ""
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"Known: {', '.join(known[:LISTED])}{more}."

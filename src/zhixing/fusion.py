@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from .errors import RecipeError
 from .layers.activation import Activation
 from .models.encoding import Encoding
 from .models.mlp import dense_layers
@@ -108,6 +109,8 @@ class Attention(Fusion):
         activation: Annotated[Activation, Field(description="function after each layer")] = "relu",
         dropout: Dropout = 0.0,
     ) -> None:
+        if width % heads:
+            raise RecipeError([f"fusion.heads: width {width} is not a multiple of {heads} heads"])
         single = len(sizes) == 1
         super().__init__(sizes[0] if single else width, len(sizes), widths, activation, dropout)
         self.project = nn.ModuleList([] if single else [nn.Linear(size, width) for size in sizes])

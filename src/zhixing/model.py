@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .columns import Column
 from .columns.image import Standardise
-from .data.batches import Batch
+from .data.batches import Batch, ColumnBatch
 from .fusion import Fusion
 from .heads import Head
 from .models.encoding import Encoder, Encoding
@@ -66,34 +66,39 @@ class Model(nn.Module):
 
         The weights of an output add up to its importance over the batch. A batch may be cut into parts afterwards: the
         sum of the parts' losses is the loss of the whole, whatever the classes' weights and the parts' sizes.
+
+        Weights are [B], and [B, 2] where rows are blended: of the row itself and of the one that was blended in.
         """
         for name in self.outputs:
-            target, present = batch.columns[name]
-            weight = self.head(name).row_weights(target)
-            if weight is None and present is None:
-                batch.weights[name] = torch.full(
-                    (len(batch),), self.importance[name] / len(batch), device=target.device
-                )
-                continue
-            if weight is None:
-                weight = torch.ones(len(batch), device=target.device)
+            weight = self.target_weights(name, batch.columns[name])
             if batch.share is not None:
-                other = self.head(name).row_weights(batch.blends[name].values)
-                weight = weight if other is None else batch.share * weight + (1 - batch.share) * other
-            if present is not None:
-                weight = weight * present
-            total = weight.sum()
-            batch.weights[name] = weight * (self.importance[name] / torch.where(total > 0, total, 1.0))
+                other = self.target_weights(name, batch.blends[name])
+                own, blended = (1.0 if one is None else one for one in (weight, other))
+                weight = torch.stack([batch.share * own, (1 - batch.share) * blended], dim=1)
+            if weight is None:
+                target = batch.columns[name].values
+                weight = torch.full((len(batch),), self.importance[name] / len(batch), device=target.device)
+            else:
+                total = weight.sum()
+                weight = weight * (self.importance[name] / torch.where(total > 0, total, 1.0))
+            batch.weights[name] = weight
         return batch
+
+    def target_weights(self, name: str, column: ColumnBatch) -> Tensor | None:
+        """What each row counts for beside the others, [B]: nothing where the target is missing; None: all the same."""
+        target, present = column
+        weight = self.head(name).row_weights(target)
+        if present is None or weight is None:
+            return weight if present is None else present.float()
+        return weight * present
 
     def loss(self, batch: Batch) -> Tensor:
         """The weighted loss of a batch, or of a part of one, that :meth:`weigh` has seen."""
         predictions = self(batch)
         parts = []
         for name in self.outputs:
-            rows = self.row_loss(batch, name, predictions[name])
             # Not a dot product: under autocast that would be rounded to the low precision.
-            parts.append((rows * batch.weights[name]).sum())
+            parts.append((self.target_losses(batch, name, predictions[name]) * batch.weights[name]).sum())
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     def channels_last(self) -> Model:
@@ -105,11 +110,11 @@ class Model(nn.Module):
                     stem.memory_format = torch.channels_last
         return self
 
-    def row_loss(self, batch: Batch, name: str, prediction: Tensor) -> Tensor:
-        """The loss of each row in one output, [B], in float32 or wider."""
+    def target_losses(self, batch: Batch, name: str, prediction: Tensor) -> Tensor:
+        """The loss of each row in one output in float32 or wider, in the shape of its weights."""
         head = self.head(name)
         wide = prediction.float() if prediction.dtype in (torch.bfloat16, torch.float16) else prediction
         rows = head.loss(wide, batch.columns[name].values)
-        if batch.share is not None:
-            rows = batch.share * rows + (1 - batch.share) * head.loss(wide, batch.blends[name].values)
-        return rows
+        if batch.share is None:
+            return rows
+        return torch.stack([rows, head.loss(wide, batch.blends[name].values)], dim=1)

@@ -64,12 +64,18 @@ def uniform_rows(rows: Tensor, draws: int, *key: int | str) -> Tensor:
 
     Shape: rows [B] int64, result [B, draws] float32. Draw ``d`` of row ``r`` depends on (key, r, d) and nothing else.
     """
-    base = torch.tensor([signed(fold(*key, draw)) for draw in range(draws)], device=rows.device)
-    z = rows[:, None] * signed(GOLDEN) + base
+    # Keys of draws are mixed on the device, from a scalar: a list sent there would make the host wait in each step.
+    counter = torch.arange(1, draws + 1, device=rows.device)
+    keys = mix(counter * signed(GOLDEN) + signed(fold(*key)))
+    z = mix(rows[:, None] * signed(GOLDEN) + keys)
+    return ((z >> 40) & 0xFFFFFF).float() * 2.0**-24
+
+
+def mix(z: Tensor) -> Tensor:
+    """:func:`finalise` on int64, whose right shift carries the sign."""
     z = (z ^ ((z >> 30) & (MASK >> 30))) * signed(FIRST)
     z = (z ^ ((z >> 27) & (MASK >> 27))) * signed(SECOND)
-    z = z ^ ((z >> 31) & (MASK >> 31))
-    return ((z >> 40) & 0xFFFFFF).float() * 2.0**-24
+    return z ^ ((z >> 31) & (MASK >> 31))
 
 
 def reseed(device: torch.device, *key: int | str) -> None:
@@ -77,6 +83,7 @@ def reseed(device: torch.device, *key: int | str) -> None:
     seed = fold(*key) >> 1
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -32,11 +33,13 @@ __all__ = [
     "DataSettings",
     "Recipe",
     "TrainingSettings",
+    "built_in",
     "check",
     "dump",
     "json_schema",
     "load",
     "override",
+    "parse",
     "recipe_of",
 ]
 
@@ -63,10 +66,14 @@ class DataSettings(Settings):
         Field(description="what broken rows do; auto: stop where more than 1 % are broken, else leave them out"),
     ] = "auto"
     unused: Annotated[tuple[str, ...], Field(description="columns that are left out")] = ()
+    others: Annotated[
+        Literal["auto", "read", "unused"],
+        Field(description="columns that are not named; auto: read where no inputs are named, else unused"),
+    ] = "auto"
 
 
-def named(table: Mapping[str, Any]) -> Any:
-    return table_choice(tuple(table), tuple(table.values()))
+def named(table: Mapping[str, Any], default: str) -> Any:
+    return table_choice(tuple(table), tuple(table.values()), default)
 
 
 class EarlyStopping(Settings):
@@ -95,7 +102,9 @@ class TrainingSettings(Settings):
         float | None, Field(gt=0, lt=1, description="decay of a moving average of the weights, such as 0.999")
     ] = None
     oversample: Annotated[bool, Field(description="draw the rows of each class equally often")] = False
-    early_stopping: EarlyStopping | None = None
+    early_stopping: Annotated[
+        EarlyStopping | None, Field(description="when to stop before all epochs are over; open: never")
+    ] = None
     keep: Annotated[
         Literal["best", "last"], Field(description="which weights: of the best validation, or the last")
     ] = "best"
@@ -116,8 +125,14 @@ def training_model() -> type[TrainingSettings]:
         "TrainingSettings",
         __base__=TrainingSettings,
         __doc__=TrainingSettings.__doc__,
-        optimizer=(named(OPTIMIZERS), Field(default={"name": "adamw"}, description="what turns gradients into steps")),
-        schedule=(named(SCHEDULES), Field(default={"name": "one_cycle"}, description="the learning rate over time")),
+        optimizer=(
+            named(OPTIMIZERS, "adamw"),
+            Field(default="adamw", description="what turns gradients into steps"),
+        ),
+        schedule=(
+            named(SCHEDULES, "one_cycle"),
+            Field(default="one_cycle", description="the learning rate over time"),
+        ),
     )
 
 
@@ -129,11 +144,14 @@ def input_settings(kind: str) -> type[Settings]:
         "custom": settings_of(Custom, name="custom"),
     }
     extra: dict[str, Any] = {
-        "encoder": (choice(encoders), Field(default=DEFAULT_ENCODERS[column.kind], description="what reads the column"))
+        "encoder": (
+            choice(encoders, default=DEFAULT_ENCODERS[column.kind]),
+            Field(default=DEFAULT_ENCODERS[column.kind], description="what reads the column"),
+        )
     }
     if kind in AUGMENTS:
         extra["augment"] = (
-            named(AUGMENTS[kind]),
+            named(AUGMENTS[kind], "custom"),
             Field(default={"name": "none"}, description="random changes while training"),
         )
     return settings_of(column, name=kind, tag="type", extra=extra)
@@ -156,7 +174,10 @@ def recipe_model() -> type[BaseModel]:
         "data": (DataSettings, Field(description="where the table comes from and how its rows are used")),
         "inputs": (dict[str, input_type], Field(default={}, description="columns that the model reads")),  # type: ignore[valid-type]
         "outputs": (dict[str, output_type], Field(min_length=1, description="columns to predict")),  # type: ignore[valid-type]
-        "fusion": (named(FUSIONS), Field(default={"name": "concat"}, description="how several inputs become one")),
+        "fusion": (
+            named(FUSIONS, "concat"),
+            Field(default="concat", description="how several inputs become one"),
+        ),
         "training": (training_model(), Field(default={}, description="how the model learns")),
         "seed": (int, Field(default=0, ge=0, lt=2**63, description="all randomness follows from it")),
     }
@@ -192,21 +213,91 @@ def recipe_of(raw: Mapping[str, Any], *, place: object = None) -> Recipe:
     return Recipe(raw, place=place)
 
 
+FLOAT = r"[-+]?(\.\d+|\d+\.\d*)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+NUMERIC = list("-+.0123456789")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as version 1.2 has it, whose plain words mean fewer things: 3e-4 is a number, ``no`` and 12:30 and
+    2026-01-31 are words. Keys are the words that were written, and none may stand twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        out: dict[Any, Any] = {}
+        for key, value in node.value:
+            self.construct_object(key)  # refuses tags that are not known
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key has to be a word", key.start_mark)
+            if key.value in out:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+            out[key.value] = self.construct_object(value, deep=deep)
+        return out
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would take for something else than a word."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+Loader.yaml_implicit_resolvers = {}  # those of YAML 1.1 are not wanted
+for kind, pattern, first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9]\d*)|0x[0-9a-fA-F]+", NUMERIC),
+    ("float", FLOAT, NUMERIC),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", ["<"]),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), first)
+Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{FLOAT})$"), NUMERIC)
+
+
+def parse(text: str) -> Any:
+    """YAML to plain data. Tags that would make anything else are refused.
+
+    Raises:
+        ValueError: the text is not YAML; the message names the line.
+    """
+    try:
+        return yaml.load(text, Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"not valid YAML: {where}{error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError("not a recipe: it is nested too deeply") from error
+
+
+def built_in() -> dict[str, Any]:
+    """The recipes that come with the package, by name."""
+    folder = files("zhixing") / "recipes"
+    found = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return dict(sorted(found.items()))
+
+
 def load(path: Path | str) -> dict[str, Any]:
-    """The plain data of a recipe file, not yet checked.
+    """The plain data of a recipe file, or of a recipe that comes with the package; not yet checked.
 
     Raises:
         RecipeError: it is missing or not YAML; the line is named.
     """
-    path = Path(path)
+    known = built_in()
+    file: Any = known[path] if isinstance(path, str) and path in known and not Path(path).is_file() else Path(path)
     try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
+        raw = parse(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise RecipeError([f"there is no such file: {path}"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([f"cannot be read: {error}"], place=path) from error
-    except yaml.YAMLError as error:
-        raise RecipeError([f"not valid YAML: {' '.join(str(error).split())}"], place=path) from error
+        raise RecipeError(
+            [f"there is no such file, and no recipe of that name: {path}. {did_you_mean(str(path), known)}"]
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"not UTF-8: {error}"], place=path) from error
+    except OSError as error:
+        raise RecipeError([f"cannot be read: {error.strerror or error}"], place=path) from error
+    except ValueError as error:
+        raise RecipeError([str(error)], place=path) from error
     if not isinstance(raw, dict):
         raise RecipeError([f"a recipe is a mapping, this is {type(raw).__name__}"], place=path)
     return raw
@@ -214,34 +305,38 @@ def load(path: Path | str) -> dict[str, Any]:
 
 def dump(raw: Mapping[str, Any]) -> str:
     """A recipe as YAML."""
-    return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    text: str = yaml.dump(
+        dict(raw), Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+    return text
 
 
 def override(raw: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Apply ``a.b=value`` to a recipe's plain data; the value is read as YAML, ``\\.`` is a dot within a name.
+    """Apply ``a.b=value`` to a recipe's plain data; the value is read as YAML. Within a name, ``\\.`` is a dot and
+    ``\\=`` an equals sign.
 
     Naming another encoder, optimizer … drops the settings of the one before.
 
     >>> override({"training": {"optimizer": "sgd"}}, ["training.optimizer.lr=3e-4"])
-    {'training': {'optimizer': {'name': 'sgd', 'lr': '3e-4'}}}
+    {'training': {'optimizer': {'name': 'sgd', 'lr': 0.0003}}}
     """
     problems = []
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        keys = [key.replace("\\.", ".") for key in re.split(r"(?<!\\)\.", path.strip())]
-        if not equals or not all(keys):
+        path, *rest = re.split(r"(?<!\\)=", assignment, maxsplit=1)
+        keys = [re.sub(r"\\([.=])", r"\1", key) for key in re.split(r"(?<!\\)\.", path.strip())]
+        if not rest or not all(keys):
             problems.append(f"--set wants name.of.setting=value, not {assignment!r}")
             continue
         try:
-            value = yaml.safe_load(text) if text.strip() else None
-        except yaml.YAMLError:
-            problems.append(f"--set {path}: the value {text!r} is not valid YAML")
+            value = parse(rest[0])
+        except ValueError as error:
+            problems.append(f"--set {path}: {rest[0]!r} is {error}")
             continue
         here = raw
         for key in keys[:-1]:
             below = here.get(key)
             if isinstance(below, str):
-                below = {"name": below}
+                below = {"type" if here is raw.get("inputs") or here is raw.get("outputs") else "name": below}
             here[key] = below if isinstance(below, dict) else {}
             here = here[key]
         if keys[-1] in ("name", "type") and here.get(keys[-1]) not in (None, value):
@@ -269,45 +364,64 @@ def check(raw: Mapping[str, Any], *, complete: bool = False) -> list[str]:
             subject["data"] = {"source": "?"} | dict(subject["data"])
         if not subject.get("outputs"):
             subject["outputs"] = {"?": {"type": "number"}}
+    problems = [f"inputs.{name}: this column is to be predicted, so it cannot be read" for name in both(subject)]
     try:
         recipe_model().model_validate(subject)
     except ValidationError as error:
-        return [line_of(item, subject) for item in error.errors()]
-    return []
+        problems += lines_of(error, subject)
+    return problems
 
 
-def line_of(item: Any, raw: Any) -> str:
-    """One of pydantic's errors in words: the setting's path, the rule, the value, the mend."""
+def both(raw: Mapping[str, Any]) -> list[str]:
+    """Columns that are named as inputs and as outputs."""
+    inputs, outputs = raw.get("inputs"), raw.get("outputs")
+    if not (isinstance(inputs, Mapping) and isinstance(outputs, Mapping)):
+        return []
+    return [name for name in inputs if name in outputs]
+
+
+def lines_of(error: ValidationError, raw: Any) -> list[str]:
+    """A line for each setting that is wrong: where several forms are allowed, what is wrong by each."""
+    lines: dict[str, list[str]] = {}
+    for item in error.errors():
+        path, told = line_of(item, raw)
+        if told not in lines.setdefault(path, []):
+            lines[path].append(told)
+    return [f"{path}: {'; or '.join(told)}" for path, told in lines.items()]
+
+
+def line_of(item: Any, raw: Any) -> tuple[str, str]:
+    """One of pydantic's errors in words: the setting's path, and the rule, the value, the mend."""
     kind, location, context = item["type"], list(item["loc"]), item.get("ctx", {})
-    path = ".".join(readable_path(location, raw, keep_last=kind in ("missing", "extra_forbidden")))
+    path = ".".join(readable_path(location, raw, keep_last=kind in ("missing", "extra_forbidden"))) or "recipe"
     value = item["input"]
     if kind == "extra_forbidden":
-        return f"{path}: there is no such setting. {did_you_mean(str(location[-1]), known_at(location[:-1]))}"
+        return path, f"there is no such setting. {did_you_mean(str(location[-1]), known_at(location[:-1]))}"
     if kind == "missing":
-        return f"{path}: has to be given"
-    if kind in ("union_tag_invalid", "literal_error"):
-        names = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected", ""))
+        return path, "has to be given"
+    names = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected") or "")
+    if kind in ("union_tag_invalid", "literal_error") and names:
         word = str(context.get("tag", value))
-        return f"{path}: {word!r} is not known. {did_you_mean(word, names)}"
+        return path, f"{word!r} is not known. {did_you_mean(word, names)}"
     if kind == "union_tag_not_found":
-        return f"{path}: a name is missing, as in name: …, in {value!r}"
+        tag = "type" if len(location) == 2 and location[0] in ("inputs", "outputs") else "name"
+        return path, f"a {tag} is missing, as in {tag}: …, in {value!r}"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{path or 'recipe'}: {message[0].lower() + message[1:]}" + (
-        "" if kind == "value_error" else f", not {value!r}"
-    )
+    return path, message[0].lower() + message[1:] + ("" if kind == "value_error" else f", not {value!r}")
 
 
 def readable_path(location: list[Any], raw: Any, *, keep_last: bool) -> list[str]:
     """The path as the user wrote it: without the tags that choose among types."""
     out, here = [], raw
     for place, part in enumerate(location):
-        last = place == len(location) - 1
-        in_list = isinstance(here, list | tuple) and isinstance(part, int) and part < len(here)
-        if in_list or (isinstance(here, Mapping) and part in here):
-            out.append(str(part))
+        below = {str(key): value for key, value in here.items()} if isinstance(here, Mapping) else {}
+        if isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
             here = here[part]
-        elif last and keep_last:
-            out.append(str(part))
+        elif str(part) in below:
+            here = below[str(part)]
+        elif not (keep_last and place == len(location) - 1):
+            continue
+        out.append(str(part))
     return out
 
 
@@ -345,5 +459,11 @@ def step_into(here: Any, part: Any) -> Any:
 
 
 def json_schema() -> str:
-    """The JSON schema of a recipe, for editors."""
-    return json.dumps(recipe_model().model_json_schema(), indent=1, ensure_ascii=False)
+    """The JSON schema of a recipe as a person writes it, for editors: what the table decides may be left out."""
+    schema = recipe_model().model_json_schema()
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    schema.pop("required", None)  # data and outputs may come from the command line
+    schema["$defs"]["DataSettings"].pop("required", None)
+    for part in ("inputs", "outputs"):
+        schema["properties"][part]["additionalProperties"]["anyOf"].append({"type": "null"})  # a name alone
+    return json.dumps(schema, indent=1, ensure_ascii=False)

@@ -23,18 +23,18 @@ from torch import Tensor
 
 from . import recipe as recipes
 from .columns import COLUMNS, Column
-from .errors import RunError, did_you_mean
+from .errors import RunError, UsageError, did_you_mean
 from .fusion import FUSIONS, Fusion
 from .heads import HEADS, Head
 from .layers.initialise import initialise
 from .model import Model
 from .models import ENCODERS
-from .models.encoding import Encoder
+from .models.encoding import Encoder, Encoding
 from .randomness import fold
 from .recipe import Recipe
 from .settings import Settings, parameters_of
 
-__all__ = ["RunFolder", "build_model", "environment", "make_columns", "new_folder"]
+__all__ = ["RunFolder", "blank", "build_model", "environment", "finite", "make_columns", "new_folder", "write_whole"]
 
 FILES = ("recipe.yaml", "columns.json", "model.safetensors")
 
@@ -67,7 +67,7 @@ def build_model(recipe: Recipe, columns: Mapping[str, Column], custom: Mapping[s
         for name, settings in recipe.inputs.items():
             choice = settings.encoder
             if custom and name in custom:
-                encoders[name] = checked_custom(custom[name], name)
+                encoders[name] = checked_custom(custom[name], name, columns[name])
             elif choice.name == "custom":
                 raise RunError(
                     f"the encoder of {name!r} is {choice.module or 'a module'} that was passed in from Python",
@@ -90,13 +90,36 @@ def build_model(recipe: Recipe, columns: Mapping[str, Column], custom: Mapping[s
     return model
 
 
-def checked_custom(module: Any, name: str) -> Encoder:
+def checked_custom(module: Any, name: str, column: Column) -> Encoder:
+    """A module that was passed in, once it has shown on two blank rows that it does what an encoder does.
+
+    Raises:
+        UsageError: it does not.
+    """
+    mend = "Its forward(values, mask) gives a zhixing Encoding whose pooled is [B, width]."
+    what = f"the encoder passed in for {name!r}"
     if not isinstance(module, torch.nn.Module) or not isinstance(getattr(module, "width", None), int):
-        raise RunError(
-            f"the encoder passed in for {name!r} must be a torch.nn.Module with a whole number `width`",
-            mend="Its forward(values, mask) gives a zhixing Encoding whose pooled is [B, width].",
-        )
+        raise UsageError(f"{what} must be a torch.nn.Module with a whole number `width`", mend=mend)
+    was_training = module.training
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            given = module.eval()(column.stem()(blank(column, 2)).to(device), None)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{what} cannot read {column.spec()}: {error}", mend=mend) from error
+    finally:
+        module.train(was_training)
+    if not isinstance(given, Encoding) or given.pooled.shape != (2, module.width):
+        found = given.pooled.shape if isinstance(given, Encoding) else type(given).__name__
+        raise UsageError(f"{what} gives {found} for two rows, with a width of {module.width}", mend=mend)
     return module  # type: ignore[return-value]
+
+
+def blank(column: Column, rows: int) -> Tensor:
+    """Zeros in the stored form of a column."""
+    spec = column.spec()
+    kind = {"image": torch.uint8, "ids": torch.int64}.get(spec.kind, torch.float32)
+    return torch.zeros(rows, *spec.shape, dtype=kind)
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -124,9 +147,9 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not (self.path / "recipe.yaml").is_file():
-            near = [p.name for p in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
+            near = [file.parent.name for file in self.path.parent.glob("*/recipe.yaml")]
             raise RunError(
-                "this is not a run: it has no recipe.yaml",
+                "this is not a run: it has no recipe.yaml" if self.path.exists() else "there is no such run",
                 place=self.path,
                 mend=did_you_mean(self.path.name, near) if near else "Give the folder that `zhixing train` wrote.",
             )
@@ -180,8 +203,8 @@ class RunFolder:
     def hash(self, name: str) -> str:
         return hashlib.sha256((self.path / name).read_bytes()).hexdigest()
 
-    def load_weights(self, model: Model) -> None:
-        """Put the run's weights into its model.
+    def verify(self) -> dict[str, bytes]:
+        """The content of each file that is needed to predict, once it is known to be what was written.
 
         Raises:
             RunError: the run is unfinished, or a file is not what was written.
@@ -193,9 +216,14 @@ class RunFolder:
                 place=self.path,
                 mend=f"Go on with it: zhixing train --resume {self.path}",
             )
-        content = self.verified("model.safetensors", manifest)
-        for name in FILES[:2]:
-            self.verified(name, manifest)
+        return {name: self.verified(name, manifest) for name in FILES}
+
+    def load_weights(self, model: Model, content: bytes) -> None:
+        """Put weights that :meth:`verify` gave into the run's model.
+
+        Raises:
+            RunError: they are those of another model.
+        """
         try:
             model.load_state_dict(parse_tensors(content))
         except (RuntimeError, SafetensorError) as error:
@@ -211,7 +239,9 @@ class RunFolder:
             raise RunError(
                 f"{name} is not what was written when the run ended",
                 place=self.path,
-                mend="Restore it from a copy, or train again from the recipe.",
+                mend="Undo the change; other settings want a new run: zhixing train --recipe FILE."
+                if name == "recipe.yaml"
+                else "Restore it from a copy, or train again from the recipe.",
             )
         return content
 

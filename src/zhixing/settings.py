@@ -12,20 +12,27 @@ Nothing is written down twice.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag, create_model
 from pydantic import Discriminator as PydanticDiscriminator
 
-__all__ = ["Settings", "choice", "settings_of"]
+__all__ = ["Settings", "choice", "parameters_of", "settings_of", "table_choice"]
 
 
 class Settings(BaseModel):
-    """Base of every settings object: unknown names are errors, values are checked when assigned."""
+    """Base of every settings object: unknown names are errors, numbers are finite, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_default=True,
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # YAML takes a column called 2019 for a number
+    )
 
     def keywords(self) -> dict[str, Any]:
         """The settings as keyword arguments, without the name or type that chose them."""
@@ -63,23 +70,44 @@ def settings_of(
     return model
 
 
-def choice(models: Mapping[str, type[Settings]], *, tag: str = "name") -> Any:
-    """The type "one of these, told apart by ``tag``"; a bare name stands for a mapping with that name alone."""
+class Spelled:
+    """Marks a choice whose JSON schema is to allow what is spelled out here: a bare name, or settings without one."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = list(names)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        schema = handler(core)
+        options = schema.get("oneOf") or [schema]
+        return {"anyOf": [{"enum": self.names}, *options]}
+
+
+def choice(models: Mapping[str, type[Settings]], *, tag: str = "name", default: Mapping[str, Any] | None = None) -> Any:
+    """The type "one of these, told apart by ``tag``"; a bare name stands for a mapping with that name alone.
+
+    A mapping without a name changes settings of ``default``.
+    """
 
     def spell_out(value: Any) -> Any:
-        return {tag: value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {tag: value}
+        if default is not None and isinstance(value, Mapping) and tag not in value:
+            return {**default, **value}
+        return value
 
     def tag_of(value: Any) -> str | None:
         found = value.get(tag) if isinstance(value, Mapping) else getattr(value, tag, None)
         return found if isinstance(found, str) else None
 
-    options: Any = Union[tuple(Annotated[model, Tag(name)] for name, model in models.items())]  # noqa: UP007
+    marks = (BeforeValidator(spell_out), Spelled(models))
     if len(models) == 1:
-        return Annotated[next(iter(models.values())), BeforeValidator(spell_out)]
-    return Annotated[options, Field(discriminator=PydanticDiscriminator(tag_of)), BeforeValidator(spell_out)]
+        return Annotated[(next(iter(models.values())), *marks)]
+    options: Any = Union[tuple(Annotated[model, Tag(name)] for name, model in models.items())]  # noqa: UP007
+    return Annotated[(options, Field(discriminator=PydanticDiscriminator(tag_of)), *marks)]
 
 
 @cache
-def table_choice(names: tuple[str, ...], targets: tuple[Callable[..., Any], ...]) -> Any:
+def table_choice(names: tuple[str, ...], targets: tuple[Callable[..., Any], ...], default: str | None = None) -> Any:
     """:func:`choice` over a literal table of classes, made once."""
-    return choice({name: settings_of(target, name=name) for name, target in zip(names, targets, strict=True)})
+    models = {name: settings_of(target, name=name) for name, target in zip(names, targets, strict=True)}
+    return choice(models, default=None if default is None else {"name": default})

@@ -5,7 +5,6 @@ Shape legend: B rows, C channels, H height, W width, K kinds of change. Values r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 # Kinds of change, and how far each goes at strength 1 when drawn by ``operations``.
 KINDS = ("shift_x", "shift_y", "rotate", "scale", "shear", "brightness", "contrast", "saturation")
 REACH = (0.3, 0.3, 30.0, 0.3, 20.0, 0.6, 0.6, 0.9)
+GREY = (0.299, 0.587, 0.114)  # what red, green and blue add to brightness (ITU-R BT.601)
 
 
 class Blend(NamedTuple):
@@ -64,13 +64,14 @@ class Augment:
         operations: Annotated[int, Field(ge=0, le=len(KINDS), description="changes drawn for each picture")] = 0,
         magnitude: Annotated[float, Field(ge=0, le=1, description="how strong the drawn changes are")] = 0.5,
     ) -> None:
+        self.constants: dict[torch.device, dict[str, Tensor]] = {}
         self.limits = (shift, shift, rotate, scale, shear, brightness, contrast, saturation)
         self.crop, self.flips, self.cutout = crop, (flip, flip_vertical), cutout
         self.operations, self.magnitude = operations, magnitude
         drawn = operations > 0 and magnitude > 0
         self.geometric = any(self.limits[:5]) or crop < 1 or any(self.flips) or drawn
         self.coloured = any(self.limits[5:]) or drawn
-        self.mixes = [(name, beta_table(alpha)) for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha]
+        self.mixes = [(name, alpha) for name, alpha in (("mixup", mixup), ("cutmix", cutmix)) if alpha]
         self.active = self.geometric or self.coloured or cutout > 0 or bool(self.mixes)
 
     def __call__(self, values: Tensor, rows: Tensor, seed: int, step: int) -> tuple[Tensor, Blend | None]:
@@ -84,26 +85,39 @@ class Augment:
         if self.geometric:
             x = self.move(x, amounts, u)
         if self.coloured:
-            x = recolour(x, amounts[:, 5:])
+            x = recolour(x, amounts[:, 5:], self.on(x.device)["grey"])
         if self.cutout:
             x = blank(x, u[:, 4], u[:, 5], self.cutout)
         if self.mixes:
-            name, table = self.mixes[fold(seed, step, "mix") % len(self.mixes)]
-            return (mixup if name == "mixup" else cutmix)(x, u, table)
+            name, _ = self.mixes[fold(seed, step, "mix") % len(self.mixes)]
+            return (mixup if name == "mixup" else cutmix)(x, u, self.on(x.device)[name])
         return x, None
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """Constants on a device, sent once: to send them in each step would make the host wait."""
+        if device not in self.constants:
+            made = {"limits": torch.tensor(self.limits), "reach": torch.tensor(REACH), "grey": torch.tensor(GREY)}
+            made |= {name: beta_table(alpha) for name, alpha in self.mixes}
+            self.constants[device] = {name: tensor.to(device) for name, tensor in made.items()}
+        return self.constants[device]
 
     def amounts(self, u: Tensor) -> Tensor:
         """How much of each kind of change each row gets, [B, K]: always those set, and some drawn by chance."""
         kinds = len(KINDS)
-        out = (2 * u[:, :kinds] - 1) * u.new_tensor(self.limits)
+        constants = self.on(u.device)
+        out = (2 * u[:, :kinds] - 1) * constants["limits"]
         if self.operations:
-            rank = u[:, kinds:].argsort(1).argsort(1)
+            rank = u[:, kinds:].argsort(dim=1, stable=True).argsort(dim=1)
             sign = torch.where(u[:, :kinds] < 0.5, -1.0, 1.0)
-            out = out + (rank < self.operations) * sign * self.magnitude * u.new_tensor(REACH)
+            out = out + (rank < self.operations) * sign * self.magnitude * constants["reach"]
         return out
 
     def move(self, x: Tensor, amounts: Tensor, u: Tensor) -> Tensor:
-        """One resampling for all geometric changes: where each point of the result comes from."""
+        """One resampling for all geometric changes.
+
+        A point of the result, seen from the middle, is flipped, leant, turned, zoomed and shifted, in pixels: that is
+        where in the picture it comes from.
+        """
         height, width = x.shape[-2:]
         shift_x, shift_y, turn, scale, shear = amounts[:, :5].unbind(1)
         zoom = 1 / (1 + scale).clamp(min=0.1)
@@ -111,15 +125,18 @@ class Augment:
             side = (self.crop + (1 - self.crop) * u[:, 0]).sqrt()
             zoom = zoom * side
             shift_x, shift_y = shift_x + (u[:, 1] - 0.5) * (1 - side), shift_y + (u[:, 2] - 0.5) * (1 - side)
-        cos, sin = (turn * (math.pi / 180)).cos(), (turn * (math.pi / 180)).sin()
-        lean = (shear * (math.pi / 180)).tan()
         flip_x = torch.where(u[:, 3] < 0.5, -1.0, 1.0) if self.flips[0] else torch.ones_like(turn)
         flip_y = torch.where(u[:, 6] < 0.5, -1.0, 1.0) if self.flips[1] else torch.ones_like(turn)
-        aspect = height / width
+        cos, sin = turn.deg2rad().cos(), turn.deg2rad().sin()
+        lean = shear.clamp(-85, 85).deg2rad().tan()
+        # zoom * turn @ lean @ flip: [[cos, -sin], [sin, cos]] @ [[1, lean], [0, 1]] @ [[flip_x, 0], [0, flip_y]]
+        x_of_x, x_of_y = zoom * cos * flip_x, zoom * (cos * lean - sin) * flip_y
+        y_of_x, y_of_y = zoom * sin * flip_x, zoom * (sin * lean + cos) * flip_y
+        # The grid counts each side from -1 to 1, however many pixels it has; a share of a side is thus twice as much.
         theta = torch.stack(
             [
-                torch.stack([zoom * cos * flip_x, zoom * (lean * cos - sin) * aspect, 2 * shift_x], 1),
-                torch.stack([zoom * sin * flip_x / aspect, zoom * (lean * sin + cos) * flip_y, 2 * shift_y], 1),
+                torch.stack([x_of_x, x_of_y * (height / width), 2 * shift_x], 1),
+                torch.stack([y_of_x * (width / height), y_of_y, 2 * shift_y], 1),
             ],
             1,
         )
@@ -127,14 +144,14 @@ class Augment:
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def recolour(x: Tensor, amounts: Tensor) -> Tensor:
+def recolour(x: Tensor, amounts: Tensor, weights: Tensor) -> Tensor:
     """Brightness, contrast about the picture's mean, and, in colour, saturation about its greys."""
     bright, contrast, saturation = ((1 + amounts[:, k]).view(-1, 1, 1, 1) for k in range(3))
     x = x * bright
     mean = x.mean((1, 2, 3), keepdim=True)
     x = mean + (x - mean) * contrast
     if x.shape[1] == 3:
-        grey = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        grey = (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
         x = grey + (x - grey) * saturation
     return x.clamp(0, 255)
 
@@ -156,13 +173,13 @@ def blank(x: Tensor, centre_x: Tensor, centre_y: Tensor, side: float) -> Tensor:
 
 
 def mixup(x: Tensor, u: Tensor, table: Tensor) -> tuple[Tensor, Blend]:
-    partner, share = u[:, 7].argsort(), quantile(table, u[:, 8])
+    partner, share = u[:, 7].argsort(stable=True), quantile(table, u[:, 8])
     part = share.view(-1, 1, 1, 1)
     return part * x + (1 - part) * x[partner], Blend(partner, share)
 
 
 def cutmix(x: Tensor, u: Tensor, table: Tensor) -> tuple[Tensor, Blend]:
-    partner, share = u[:, 7].argsort(), quantile(table, u[:, 8])
+    partner, share = u[:, 7].argsort(stable=True), quantile(table, u[:, 8])
     side = (1 - share).sqrt()
     box = inside(x, u[:, 9], u[:, 10], side, side)
     return torch.where(box, x[partner], x), Blend(partner, 1 - box.float().mean((1, 2, 3)))
@@ -171,21 +188,20 @@ def cutmix(x: Tensor, u: Tensor, table: Tensor) -> tuple[Tensor, Blend]:
 def beta_table(alpha: float, knots: int = 1025) -> Tensor:
     """Quantiles of Beta(alpha, alpha) at equal steps of probability, by numeric integration.
 
-    The substitution x = sin²(t) takes the poles at 0 and 1, that alpha < 1 has, down to ones that can be summed.
+    The lower half is summed over w = x^min(alpha, 1), which has no pole at 0; the upper half is its mirror image.
     """
-    if alpha == 0:
-        return torch.zeros(0)
-    t = (np.arange(200_000) + 0.5) / 200_000 * (np.pi / 2)
-    density = (np.sin(t) * np.cos(t)) ** (2 * alpha - 1)
-    total = np.cumsum(density)
-    x = np.interp(np.linspace(0, 1, knots), total / total[-1], np.sin(t) ** 2)
-    return torch.from_numpy(x).float()
+    power = min(alpha, 1.0)
+    edges = np.linspace(0, 0.5**power, 200_001)
+    x = ((edges[:-1] + edges[1:]) / 2) ** (1 / power)
+    density = (2 * x) ** (alpha - power) * (2 * (1 - x)) ** (alpha - 1)
+    total = np.concatenate([[0.0], np.cumsum(density)])
+    lower = np.interp(np.linspace(0, 1, knots // 2 + 1), total / total[-1], edges) ** (1 / power)
+    return torch.from_numpy(np.concatenate([lower, 1 - lower[-2::-1]])).float()
 
 
 def quantile(table: Tensor, u: Tensor) -> Tensor:
     place = u * (len(table) - 1)
     low = place.long().clamp(max=len(table) - 2)
-    table = table.to(u.device)
     return torch.lerp(table[low], table[low + 1], place - low)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from ..randomness import uniform
 
 __all__ = ["Claim", "Column", "Finding", "Spec", "Tensorized"]
 
@@ -59,11 +63,15 @@ class Finding:
 
 @dataclass
 class Tensorized:
-    """A run of cells as one array, [N, ...]; ``present`` [N] is False where a cell is empty or cannot be used."""
+    """A run of cells as one array, [N, ...]; ``present`` [N] is False where a cell is empty or cannot be used.
+
+    ``sums`` [N, K] is what :meth:`Column.calibrate` needs of each row, where it would else read all values again.
+    """
 
     values: NDArray[Any]
     present: NDArray[np.bool_]
     findings: list[Finding] = field(default_factory=list)
+    sums: NDArray[np.int64] | None = None
 
 
 class Column(ABC):
@@ -76,13 +84,17 @@ class Column(ABC):
 
     type: ClassVar[str]
     kind: ClassVar[str]  # the kind of Spec that it gives
-    chunk: ClassVar[int] = 65536  # rows tensorized at a time
     role: Literal["input", "output"] = "input"
+
+    @property
+    def chunk(self) -> int:
+        """How many rows are tensorized at a time: no more than a few megabytes of result."""
+        return 65536
 
     @classmethod
     @abstractmethod
     def claims(cls, values: pa.ChunkedArray, name: str) -> Claim | None:
-        """Whether these values look like this type, judged on the values alone."""
+        """Whether these values look like this type."""
 
     @abstractmethod
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
@@ -92,8 +104,15 @@ class Column(ABC):
     def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
         """Cells to one array. Never raises for a bad cell: it is a finding, and its place holds zeros."""
 
-    def calibrate(self, stored: Tensor, rows: NDArray[np.int64]) -> None:
-        """Learn from the stored tensors of training rows. Most types have nothing left to learn."""
+    def calibrate(self, stored: Tensor, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
+        """Learn from the stored tensors of training rows. Most types have nothing left to learn.
+
+        ``sums`` [N, K], where given, are those of :class:`Tensorized` for all rows: the tensors need not be read.
+        """
+
+    def stored_as(self) -> dict[str, Any]:
+        """All that the stored tensors depend on beside the cells: settings and what was learned, as JSON."""
+        return {"settings": self.settings(), "state": self.state()}
 
     def files(self, values: pa.Array, locate: Locate) -> bytes:
         """What tells whether files that cells point to have changed since: nothing for cells that hold their value."""
@@ -138,10 +157,50 @@ class Column(ABC):
 
 
 def sample(values: pa.ChunkedArray, most: int = 1000) -> list[Any]:
-    """Some non-empty cells, spread evenly over the column."""
-    step = max(1, len(values) // most)
-    picked = values.take(pa.array(range(0, len(values), step), pa.int64())) if step > 1 else values
-    return [cell for cell in picked.to_pylist()[: 2 * most] if cell is not None and cell != ""]
+    """Some non-empty cells: one, drawn at random, from each of ``most`` equal stretches of the column.
+
+    Every so-many-th cell would not do: in a table whose classes take turns, those may all be of one class.
+    """
+    if len(values) > most:
+        places = (np.arange(most) + uniform(most, "sample")) * len(values) / most
+        values = values.take(pa.array(places.astype(np.int64)))
+    return [
+        cell for cell in values.to_pylist() if cell is not None and not (isinstance(cell, str) and not cell.strip())
+    ]
+
+
+def whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The cells as one array."""
+    if not isinstance(values, pa.ChunkedArray):
+        return values
+    if values.num_chunks == 1:
+        return values.chunk(0)
+    if not values.num_chunks and isinstance(values.type, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(values.type, pa.array([], values.type.storage_type))
+    return values.combine_chunks()
+
+
+def text_of(values: pa.Array) -> tuple[pa.Array, list[Finding]]:
+    """Cells of bytes as strings; empty, with a finding, where they are not UTF-8."""
+    try:
+        return pc.cast(values, pa.string()), []
+    except pa.ArrowInvalid:
+        cells, findings = values.to_pylist(), []
+    for index, cell in enumerate(cells):
+        try:
+            cells[index] = None if cell is None else cell.decode()
+        except UnicodeDecodeError:
+            cells[index] = None
+            findings.append(Finding(index, f"not UTF-8: {shorten(cell)}"))
+    return pa.array(cells, pa.string()), findings
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -163,8 +222,9 @@ def natural_order(words: Sequence[str]) -> list[str]:
 
     def key(word: str) -> tuple[int, float, str]:
         try:
-            return (0, float(word), word)
+            number = float(word)
         except ValueError:
-            return (1, 0.0, word)
+            number = math.nan
+        return (0, number, word) if math.isfinite(number) else (1, 0.0, word)
 
     return sorted(words, key=key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_text, sample, shorten
+from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_bytes, is_text, sample, shorten, text_of, whole
 
 __all__ = ["Date"]
 
 DAY = 86_400.0
-FORMATS = ("%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y年%m月%d日", "%Y%m%d", "%d.%m.%Y")
+DAYS = (
+    "%Y/%m/%d",
+    "%Y-%m-%d",
+    "%Y.%m.%d",
+    "%Y年%m月%d日",
+    "%d.%m.%Y",
+    "%d %b %Y",
+    "%d %B %Y",
+    "%b %d, %Y",
+    "%B %d, %Y",
+)
+FORMATS = tuple(day + time for day in DAYS for time in ("", " %H:%M", " %H:%M:%S"))
+FIRST, LAST = -62_135_596_800.0, 253_402_300_800.0  # seconds from 1970 to the years 1 and 10000
 
 
 def seconds(cell: Any) -> float | None:
@@ -28,12 +40,17 @@ def seconds(cell: Any) -> float | None:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     if isinstance(cell, str):
-        cell = parse(cell.strip())
+        cell = parse(" ".join(cell.split()))
     if isinstance(cell, date) and not isinstance(cell, datetime):
         cell = datetime(cell.year, cell.month, cell.day)
     if not isinstance(cell, datetime):
         raise ValueError(f"not a date: {shorten(cell)}")
     return (cell if cell.tzinfo else cell.replace(tzinfo=UTC)).timestamp()
+
+
+def compact(text: str) -> bool:
+    """Whether eight digits may be a day, as 20260131 is."""
+    return len(text) == 8 and text.isdigit() and 1900 <= int(text[:4]) <= 2100
 
 
 def parse(text: str) -> datetime:
@@ -70,7 +87,7 @@ class Date(Column):
         good = 0
         for cell in cells:
             try:
-                good += not cell.strip().isdigit() and seconds(cell) is not None
+                good += (compact(cell.strip()) or not cell.strip().isdigit()) and seconds(cell) is not None
             except ValueError:
                 continue
         if cells and good >= 0.9 * len(cells):
@@ -78,10 +95,13 @@ class Date(Column):
         return None
 
     def read(self, values: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.float64], list[Finding]]:
+        values = whole(values)
         if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-            micro = pc.cast(pc.cast(values, pa.timestamp("us"), safe=False), pa.int64())
-            out = pc.cast(micro, pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6  # type: ignore[call-arg]
-            return np.asarray(out, np.float64), []
+            return read_stamps(values)
+        if is_bytes(values.type):
+            values, broken = text_of(values)
+            out, findings = self.read(values)
+            return out, broken + findings
         cells = values.to_pylist()
         out, findings = np.full(len(cells), np.nan), []
         for index, cell in enumerate(cells):
@@ -95,13 +115,12 @@ class Date(Column):
         return out, findings
 
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
         times, _ = self.read(values)
         times = times[~np.isnan(times)]
         if not len(times):
             raise DataError("no training row holds a date", place=f"a {self.role} of type date")
-        self.mean, self.std = float(times.mean()), float(times.std()) or 1.0
+        # A single instant has no spread; what rounding leaves of it must not be blown up into one.
+        self.mean, self.std = float(times.mean()), float(times.std()) if np.ptp(times) > 0 else 1.0
         self.has_time = bool((times % DAY != 0).any())
 
     def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
@@ -112,7 +131,7 @@ class Date(Column):
         year, month = days.astype("datetime64[Y]"), days.astype("datetime64[M]")
         day_number = days.astype(np.int64)
 
-        def within(start: NDArray[Any], unit: str) -> NDArray[np.float64]:
+        def within(start: NDArray[Any], unit: Literal["Y", "M"]) -> NDArray[np.float64]:
             first = start.astype("datetime64[D]").astype(np.int64)
             after = (start + np.timedelta64(1, unit)).astype("datetime64[D]").astype(np.int64)
             return np.asarray((day_number - first) / (after - first), np.float64)
@@ -136,6 +155,7 @@ class Date(Column):
         times = values[:, 0].double() * self.std + self.mean
         cells: list[Any] = []
         for when, empty in zip(times.tolist(), (values[:, -1] > 0.5).tolist(), strict=True):
+            when = min(max(when, FIRST), LAST - DAY)
             stamp = datetime.fromtimestamp(when if self.has_time else round(when / DAY) * DAY, UTC)
             text = stamp.isoformat(sep=" ", timespec="seconds")[:19] if self.has_time else stamp.date().isoformat()
             cells.append(None if empty else text)
@@ -153,3 +173,16 @@ class Date(Column):
     def summary(self) -> dict[str, Any]:
         middle = datetime.fromtimestamp(self.mean, UTC).date().isoformat()
         return {"mean": middle, "standard deviation in days": round(self.std / DAY, 2), "times of day": self.has_time}
+
+
+def read_stamps(values: pa.Array) -> tuple[NDArray[np.float64], list[Finding]]:
+    """Arrow's dates and timestamps as seconds, NaN where empty; years beyond 1 … 9999 are broken."""
+    kind = values.type
+    unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit] if pa.types.is_timestamp(kind) else None
+    per_second = unit or (1e3 if pa.types.is_date64(kind) else 1 / DAY)
+    counts = values.cast(pa.int32()).cast(pa.int64()) if pa.types.is_date32(kind) else values.cast(pa.int64())
+    out = np.array(pc.cast(counts, pa.float64(), safe=False).to_numpy(zero_copy_only=False)) / per_second
+    outside = (out < FIRST) | (out >= LAST)
+    findings = [Finding(int(i), "the year is outside 1 … 9999") for i in np.flatnonzero(outside)]
+    out[outside] = np.nan
+    return out, findings

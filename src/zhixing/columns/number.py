@@ -14,12 +14,29 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_number, is_text, sample, shorten
+from .category import is_code
+from .column import (
+    Claim,
+    Column,
+    Finding,
+    Locate,
+    Spec,
+    Tensorized,
+    is_bytes,
+    is_list,
+    is_number,
+    is_text,
+    sample,
+    shorten,
+    text_of,
+    whole,
+)
 
 __all__ = ["Number"]
 
 Array = NDArray[np.float64]
 KNOTS = 257
+FARTHEST = 1e30  # standard deviations that float32 still holds, with room to compute
 
 
 def parse(cell: Any) -> float | None:
@@ -29,6 +46,8 @@ def parse(cell: Any) -> float | None:
     if isinstance(cell, bytes):
         raise ValueError("not valid text")
     try:
+        if isinstance(cell, str) and "_" in cell:  # Python reads 1_000; no table means that
+            raise ValueError
         number = float(cell)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"not a number: {shorten(cell)}") from None
@@ -70,13 +89,15 @@ class Number(Column):
             return Claim(0.6, f"stored as {kind}")
         if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1:
             return Claim(0.8, f"{kind.shape[0]} numbers in each cell")
-        if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        if is_list(kind):
             lengths = {len(cell) for cell in sample(values, 200)}
             if is_number(kind.value_type) and len(lengths) == 1:
                 return Claim(0.7, f"a list of {lengths.pop()} numbers in each cell")
         if not is_text(kind):
             return None
         cells = sample(values)
+        if is_code(cells):
+            return None
         good = 0
         for cell in cells:
             try:
@@ -87,15 +108,18 @@ class Number(Column):
             return Claim(0.6, f"{good} of {len(cells)} sampled cells read as numbers")
         return None
 
-    def read(self, values: pa.Array | pa.ChunkedArray) -> tuple[Array, list[Finding]]:
+    def read(self, values: pa.Array | pa.ChunkedArray, length: int) -> tuple[Array, list[Finding]]:
         """Cells to float64 [N, length], NaN where empty or broken."""
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+        values = whole(values)
+        if isinstance(values.type, pa.FixedShapeTensorType):
+            values = values.storage
+        if is_list(values.type):
+            return self.read_lists(values, length)
+        if is_bytes(values.type):
+            values, findings = text_of(values)
+            out, more = self.read(values, length)
+            return out, findings + more
         kind = values.type
-        if isinstance(kind, pa.FixedShapeTensorType):
-            return values.to_numpy_ndarray().reshape(len(values), -1).astype(np.float64), []
-        if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-            return self.read_lists(values)
         filled = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), None, values) if is_text(kind) else values
         if is_text(kind) or is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
             try:
@@ -122,37 +146,47 @@ class Number(Column):
                     findings.append(Finding(index, "not a number (NaN), taken as empty", "suspect"))
         return out, findings
 
-    def read_lists(self, values: pa.Array) -> tuple[Array, list[Finding]]:
-        cells = values.to_pylist()
-        length = self.length if self.length > 1 else next((len(cell) for cell in cells if cell), 1)
-        out, findings = np.full((len(cells), length), np.nan), []
-        for index, cell in enumerate(cells):
-            if cell is None:
-                continue
-            if len(cell) != length:
-                findings.append(Finding(index, f"{length} numbers expected, {len(cell)} found"))
-                continue
-            row, bad = self.read_cells(cell)
-            out[index] = row[:, 0]
-            findings += [Finding(index, f"number {f.index}: {f.reason}", f.kind) for f in bad[:1]]
-        return out, findings
+    def read_lists(self, values: pa.Array, length: int) -> tuple[Array, list[Finding]]:
+        sizes = pc.fill_null(pc.list_value_length(values), length).to_numpy(zero_copy_only=False)
+        empty = values.is_null().to_numpy(zero_copy_only=False)
+        fits = (sizes == length) & ~empty
+        out = np.full((len(values), length), np.nan)
+        findings = [
+            Finding(int(i), f"{length} numbers expected, {sizes[i]} found") for i in np.flatnonzero(~fits & ~empty)
+        ]
+        rows = np.flatnonzero(fits)
+        flat, bad = self.read(pc.list_flatten(values.filter(pa.array(fits))), 1)
+        out[rows] = flat.reshape(-1, length)
+        first: dict[int, Finding] = {}  # one finding a cell is enough
+        for one in sorted(bad, key=lambda one: one.kind != "broken"):
+            row, place = int(rows[one.index // length]), one.index % length
+            first.setdefault(row, Finding(row, f"number {place}: {one.reason}", one.kind))
+        return out, sorted([*findings, *first.values()], key=lambda one: one.index)
+
+    @staticmethod
+    def length_of(values: pa.Array) -> int:
+        """How many numbers most cells hold."""
+        if isinstance(values.type, pa.FixedShapeTensorType):
+            return math.prod(values.type.shape)
+        if not is_list(values.type):
+            return 1
+        sizes = pc.mode(pc.list_value_length(values))
+        return max(1, int(sizes[0]["mode"].as_py())) if len(sizes) else 1
 
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
-        raw, _ = self.read(values)
+        values = whole(values)
+        raw, _ = self.read(values, self.length_of(values))
         if np.isnan(raw).all():
             raise DataError("no training row holds a number", place=f"a {self.role} of type number")
         self.length = raw.shape[1]
         self.indicator = self.role == "input" and bool(np.isnan(raw).any())
         if self.scale == "quantile":
-            self.knots = np.nanquantile(raw, np.linspace(0, 1, KNOTS), axis=0)
-        shaped = self.shape(raw)
+            self.knots = np.stack([quantiles(column) for column in raw.T], axis=1)
         if self.scale == "none":
             self.mean, self.std = np.zeros(self.length), np.ones(self.length)
         else:
-            self.mean = np.nanmean(shaped, axis=0)
-            std = np.nanstd(shaped, axis=0)
-            # A constant column has no scale of its own; rounding in the mean must not be blown up into one.
-            self.std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(self.mean)), std, 1.0)
+            moments = np.array([centre_and_spread(column) for column in self.shape(raw).T])
+            self.mean, self.std = moments[:, 0], moments[:, 1]
 
     def shape(self, raw: Array) -> Array:
         """The bend before standardising."""
@@ -175,13 +209,19 @@ class Number(Column):
         return shaped
 
     def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
-        raw, findings = self.read(values)
+        raw, findings = self.read(values, self.length)
         if raw.shape[1] != self.length:
             findings = [Finding(i, f"{self.length} numbers expected, {raw.shape[1]} found") for i in range(len(raw))]
             raw = np.full((len(raw), self.length), np.nan)
-        present = ~np.isnan(raw).any(axis=1)
-        scaled = (self.shape(raw) - self.mean) / self.std
-        missing = np.isnan(scaled)
+        with np.errstate(over="ignore"):
+            scaled = (self.shape(raw) - self.mean) / self.std
+        far = np.abs(scaled) > FARTHEST
+        findings += [
+            Finding(int(i), f"too far from the training rows' numbers: {raw[i][far[i]][0]:g}")
+            for i in np.flatnonzero(far.any(axis=1))
+        ]
+        missing = np.isnan(scaled) | far
+        present: NDArray[np.bool_] = np.logical_not(missing.any(axis=1))
         out = np.where(missing, 0.0, scaled)
         if self.indicator:
             out = np.concatenate([out, missing], axis=1)
@@ -233,6 +273,24 @@ class Number(Column):
         if self.length == 1:
             facts = {key: value[0] for key, value in facts.items()}
         return facts | {"empty cells in training rows": "yes" if self.indicator else "no"}
+
+
+def centre_and_spread(values: Array) -> tuple[float, float]:
+    """Mean and standard deviation of what is not NaN; the spread of a constant, or of nothing, is one."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    if low == high:  # computed, the deviation would be the rounding of the mean, and blown up to one
+        return low, 1.0
+    size = max(abs(low), abs(high))  # squares of very large or small numbers do not fit float64
+    mean, std = float((values / size).mean()) * size, float((values / size).std()) * size
+    return mean, std or 1.0
+
+
+def quantiles(values: Array) -> Array:
+    values = values[~np.isnan(values)]
+    return np.quantile(values, np.linspace(0, 1, KNOTS)) if len(values) else np.zeros(KNOTS)
 
 
 def rank_in(values: Array, knots: Array) -> Array:

@@ -10,7 +10,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_text, natural_order, sample, shorten
+from .column import (
+    Claim,
+    Column,
+    Finding,
+    Locate,
+    Spec,
+    Tensorized,
+    is_bytes,
+    is_text,
+    natural_order,
+    sample,
+    shorten,
+    text_of,
+    whole,
+)
 
 __all__ = ["Tags"]
 
@@ -53,19 +67,24 @@ class Tags(Column):
                 return Claim(0.7, f"{several} of {len(cells)} sampled cells hold several words between '|'")
         return None
 
-    def cells(self, values: pa.Array | pa.ChunkedArray) -> list[list[str] | None]:
+    def cells(self, values: pa.Array | pa.ChunkedArray) -> tuple[list[list[str] | None], list[Finding]]:
+        """The labels of each cell, None where it is empty; and what is not UTF-8."""
+        values, findings = whole(values), list[Finding]()
+        if is_bytes(values.type):
+            values, findings = text_of(values)
         out: list[list[str] | None] = []
         for cell in values.to_pylist():
             if cell is None or (isinstance(cell, str) and not cell.strip()):
                 out.append(None)
-            else:
-                parts = cell.split(self.separator) if isinstance(cell, str) else [str(part) for part in cell]
-                out.append([part.strip() for part in parts if part.strip()])
-        return out
+                continue
+            parts = cell.split(self.separator) if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
+            words = [str(part).strip() for part in parts if part is not None]
+            out.append([word for word in words if word])
+        return out, findings
 
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
         count: dict[str, int] = {}
-        for cell in self.cells(values):
+        for cell in self.cells(values)[0]:
             for tag in set(cell or ()):
                 count[tag] = count.get(tag, 0) + 1
         if not count:
@@ -75,10 +94,9 @@ class Tags(Column):
 
     def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
         index = {tag: place for place, tag in enumerate(self.classes)}
-        cells = self.cells(values)
+        cells, findings = self.cells(values)
         out = np.zeros((len(cells), len(self.classes)), np.uint8)
         present = np.array([cell is not None for cell in cells], bool)
-        findings = []
         for row, cell in enumerate(cells):
             for tag in cell or ():
                 if tag in index:

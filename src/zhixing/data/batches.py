@@ -134,7 +134,9 @@ class Batches:
         index = torch.from_numpy(np.ascontiguousarray(rows))
 
         def pick(values: Tensor) -> Tensor:
-            picked = values.index_select(0, index)
+            # NumPy's take, not torch's: a second thread that runs torch's parallel code makes OpenMP keep two teams of
+            # threads, and with more of them than cores every parallel region of the training thread becomes slow.
+            picked = torch.from_numpy(values.numpy().take(rows, axis=0))
             return picked.pin_memory() if self.device.type == "cuda" else picked
 
         columns = {name: column.each(pick) for name, column in self.columns.items()}

@@ -78,7 +78,7 @@ def prepare(
     problems += duplicates(table, encoded, bad)
     tensors = {}
     for name, column in columns.items():
-        column.calibrate(encoded[name].batch.values, usable["train"])
+        column.calibrate(encoded[name].batch.values, usable["train"], encoded[name].sums)
         tensors[name] = with_mask(encoded[name], column, bad)
     problems.sort(key=lambda problem: (problem.row, problem.column))
     return Prepared(tensors, usable, table.rows, [*table.problems, *problems], fingerprint(encoded, usable))
@@ -115,7 +115,11 @@ def encode_all(
         values = table[name]
         for finding in encoded[name].findings:
             fatal = finding.kind == "broken" or (finding.kind == "unseen" and column.role == "output")
-            place = column.place(values[finding.index].as_py(), table.locate) or table.where(finding.index)
+            try:
+                cell = values[finding.index].as_py()
+            except (ValueError, OverflowError):  # Arrow holds dates that Python does not
+                cell = None
+            place = column.place(cell, table.locate) or table.where(finding.index)
             problems.append(Problem(finding.index, name, place, finding.reason, fatal))
     return encoded, problems
 

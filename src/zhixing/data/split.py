@@ -6,6 +6,7 @@ that the same table and seed give the same split on any machine.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -14,6 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ..columns.column import whole
+from ..columns.date import Date
 from ..errors import DataError, did_you_mean
 from ..randomness import bits, uniform
 from ..settings import Settings
@@ -64,9 +67,12 @@ def split(table: Table, settings: SplitSettings, seed: int, *, target: str | Non
     >>> {name: len(rows) for name, rows in parts.items()}
     {'train': 8, 'validation': 1, 'test': 1}
     """
+    if not table.rows:
+        raise DataError("the split leaves none of 0 rows to learn from", place=table.name)
     by, column = settings.by, settings.column
     if by == "auto":
         by = "column" if table.split_column else "stratified" if (column or target) else "random"
+        column = table.split_column if by == "column" else column
     column = column or (table.split_column if by == "column" else target)
     if by == "random":
         part = by_rank(np.argsort(bits(table.rows, seed, "split"), kind="stable"), settings)
@@ -77,31 +83,50 @@ def split(table: Table, settings: SplitSettings, seed: int, *, target: str | Non
             table, column, settings, seed
         )
     parts = {name: np.flatnonzero(part == index).astype(np.int64) for index, name in enumerate(SPLITS)}
+    if by in ("group", "time"):
+        check_filled(table, parts, settings, by)
     if not len(parts["train"]):
         raise DataError(f"the split leaves none of {table.rows} rows to learn from", place=table.name)
     return parts
 
 
-def by_rank(order: NDArray[np.int64], settings: SplitSettings) -> NDArray[np.int64]:
-    """The first rows of ``order`` are for training, the last for testing; every share that is asked for gets a row."""
-    count = len(order)
-    cuts = np.rint(settings.cuts * count).astype(int)
+def check_filled(table: Table, parts: Split, settings: SplitSettings, by: str) -> None:
+    """Every share that was asked for must have a row: of no rows, nothing can be measured."""
+    for name in SPLITS[1:]:
+        if getattr(settings, name) and not len(parts[name]) and table.rows >= 3:
+            raise DataError(
+                f"a split by {by} leaves none of {table.rows} rows for {name}",
+                place=table.name,
+                mend=f"Ask for no such rows (data.split.{name}=0), or split in another way.",
+            )
+
+
+def whole_cuts(count: int, settings: SplitSettings) -> NDArray[np.int64]:
+    """Where validation and test begin in so many rows; every share that is asked for gets a row."""
+    cuts = np.rint(settings.cuts * count).astype(np.int64)
+    validation = int(settings.validation > 0)
     if count >= 3:
-        if settings.test:
-            cuts = np.minimum(cuts, count - 1)
-        if settings.validation:
-            cuts[0] = min(cuts[0], cuts[1] - 1)
-    part = np.empty(count, np.int64)
-    part[order] = np.searchsorted(cuts, np.arange(count), side="right")
+        cuts = np.clip(cuts, [1, 1 + validation], count - int(settings.test > 0))
+        cuts[0] = min(cuts[0], cuts[1] - validation)
+    elif count:
+        cuts = np.maximum(cuts, 1)
+    return cuts
+
+
+def by_rank(order: NDArray[np.int64], settings: SplitSettings) -> NDArray[np.int64]:
+    """The first rows of ``order`` are for training, the last for testing."""
+    part = np.empty(len(order), np.int64)
+    part[order] = np.searchsorted(whole_cuts(len(order), settings), np.arange(len(order)), side="right")
     return part
 
 
 def codes_of(values: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
     """Each value's rank among the distinct ones; missing is a value of its own."""
-    text = pc.fill_null(pc.cast(values, pa.string()), "\0missing")
-    encoded = text.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
+    try:
+        text = pc.fill_null(pc.cast(values, pa.string()), "\0missing")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f"cells stored as {values.type} cannot be told apart in a split", place="data.split") from None
+    encoded = whole(text).dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object), kind="stable"), kind="stable")
     return rank[codes].astype(np.int64), len(rank)
@@ -117,6 +142,11 @@ def by_class(table: Table, column: str, settings: SplitSettings, seed: int) -> N
     place = (rank + np.repeat(jitter, sizes)) / np.repeat(sizes, sizes)
     part = np.empty(table.rows, np.int64)
     part[order] = np.searchsorted(settings.cuts, place, side="right")
+    for index, share in ((1, settings.validation), (2, settings.test)):
+        # Many small classes may all have been dealt away from a small share: a row of the largest class goes there.
+        largest = np.flatnonzero((part == 0) & (codes == np.argmax(sizes)))
+        if share and table.rows >= 3 and not (part == index).any() and len(largest) > 1:
+            part[largest[-1]] = index
     return part
 
 
@@ -142,21 +172,29 @@ def by_time(table: Table, column: str, settings: SplitSettings, seed: int) -> ND
     if values.null_count:
         row = int(np.flatnonzero(values.is_null().to_numpy())[0])
         raise DataError(f"a split by time needs a time in each row, {column!r} is empty", place=table.where(row))
-    for kind in (pa.float64(), pa.timestamp("us"), pa.date32()):
-        try:
-            times = pc.cast(values, kind)
-            break
-        except pa.ArrowInvalid:
-            continue
-    else:
-        raise DataError(
-            f"{column!r} holds neither numbers nor ISO dates, like {values[0].as_py()!r}",
-            place=table.name,
-            mend="Write the times as 2026-01-31 or 2026-01-31 12:00:00",
-        )
-    _, rank = np.unique(times.to_numpy(), return_inverse=True)
+    times = times_of(table, column)
+    _, rank = np.unique(times, return_inverse=True)
     before = np.searchsorted(np.sort(rank), rank, side="left")  # rows strictly earlier
-    return np.searchsorted(np.rint(settings.cuts * table.rows), before, side="right").astype(np.int64)
+    return np.searchsorted(whole_cuts(table.rows, settings), before, side="right").astype(np.int64)
+
+
+def times_of(table: Table, column: str) -> NDArray[np.float64]:
+    """Numbers as they are, everything else as dates."""
+    values = whole(table[column])
+    if not pa.types.is_temporal(values.type):
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            numbers: NDArray[np.float64] = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            for row in np.flatnonzero(~np.isfinite(numbers)):
+                what = f"a split by time needs a finite number in each row of {column!r}, not {numbers[row]}"
+                raise DataError(what, place=table.where(int(row)))
+            return numbers
+    times, findings = Date().read(values)
+    for row in np.flatnonzero(np.isnan(times)):
+        reason = next((one.reason for one in findings if one.index == row), "the cell is empty")
+        raise DataError(
+            f"a split by time needs a number or a date in each row of {column!r}: {reason}", place=table.where(int(row))
+        )
+    return times
 
 
 def by_column(table: Table, column: str, settings: SplitSettings, seed: int) -> NDArray[np.int64]:

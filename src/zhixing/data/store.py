@@ -2,21 +2,23 @@
 
 An entry of the cache is a folder named after a hash of the cells, of the files that they point to (size and time of
 change), and of the column's settings and fitted state. It is written beside its place and renamed when whole, so a
-killed preparation leaves nothing half done. Memory stays bounded: a few runs of cells are in flight, and they are
-written in order.
+killed preparation leaves nothing half done; what it leaves beside is cleared away by a later one. Memory stays bounded:
+a few runs of cells are in flight, and they are written in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,23 @@ import torch
 from numpy.typing import NDArray
 
 from ..columns import Column, Finding, Tensorized
+from ..columns.column import whole
 from ..errors import DataError
 from .batches import ColumnBatch
 from .table import Table
 
 __all__ = ["Encoded", "cache_folder", "encode_column"]
 
-FORMAT = 1  # raise it when what is stored for the same cells and settings changes
+FORMAT = 2  # raise it when what is stored for the same cells and settings changes
+STALE = 3600.0  # seconds after which a folder that nobody has written to is taken for a killed process's
+PART = ".part-"
+SLICE_BYTES = 16 << 20
+DTYPES = ("|u1", "<i8", "<f4")  # what columns store; an entry that names another is none of ours
 Progress = Callable[[int], None]
+
+
+class Damaged(Exception):  # noqa: N818
+    """An entry of the cache is not whole. It never leaves this file: the column is encoded anew."""
 
 
 @dataclass
@@ -45,6 +56,7 @@ class Encoded:
     present: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
     findings: list[Finding]
+    sums: NDArray[np.int64] | None = None
 
 
 def cache_folder() -> Path:
@@ -57,47 +69,65 @@ def cache_folder() -> Path:
 def encode_column(
     table: Table, name: str, column: Column, *, cache: Path | None, progress: Progress = lambda rows: None
 ) -> Encoded:
-    """Encode a column of a table, or find it in the cache. Without ``cache`` the tensors stay in memory."""
+    """Encode a column of a table, or find it in the cache. Without ``cache`` the tensors stay in memory.
+
+    Raises:
+        DataError: the cache cannot be written; it names the folder and the bytes that are needed.
+    """
     values, locate = table[name], table.locate
-    if cache is None:
-        return gathered(list(run_in_order(column, values, locate, progress)), column, len(values))
+    if cache is None or not len(values):
+        return gathered(list(run_in_order(column, values, locate, progress)), column, values, locate)
     entry = cache / "columns" / entry_key(column, values, table)
-    if not (entry / "entry.json").is_file():
+    try:
+        found = read_entry(entry, len(values))
+    except Damaged:
+        shutil.rmtree(entry, ignore_errors=True)
         write_entry(entry, column, run_in_order(column, values, locate, progress), len(values))
-    else:
-        progress(len(values))
+        try:
+            return read_entry(entry, len(values))
+        except Damaged as error:
+            raise DataError(
+                f"the cached column is damaged: {error}", place=entry, mend="Delete this folder."
+            ) from error
+    progress(len(values))
+    with contextlib.suppress(OSError):  # a cache that may only be read is as good
         os.utime(entry)
-    return read_entry(entry)
+    return found
 
 
 def run_in_order(column: Column, values: pa.ChunkedArray, locate: Any, progress: Progress) -> Iterator[Tensorized]:
     """Tensorize runs of cells in threads (decoders release Python's lock); results come in order, few at a time."""
-    workers = os.cpu_count() or 1
+    workers, chunk = os.cpu_count() or 1, column.chunk
 
     def work(start: int) -> Tensorized:
-        part = values.slice(start, column.chunk).combine_chunks()
-        done = column.tensorize(part.chunk(0) if isinstance(part, pa.ChunkedArray) else part, locate)
+        done = column.tensorize(whole(values.slice(start, chunk)), locate)
         done.findings = [Finding(start + f.index, f.reason, f.kind) for f in done.findings]
         return done
 
+    waiting: deque[Future[Tensorized]] = deque()
     # Pillow warns of oddities in files that are judged here by our own rules, and filters are global to the process.
     with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="zhixing-encode") as pool:
         warnings.simplefilter("ignore")
-        waiting: deque[Any] = deque()
-        for start in range(0, len(values), column.chunk):
-            waiting.append(pool.submit(work, start))
-            if len(waiting) > 2 * workers:
+        try:
+            for start in range(0, len(values), chunk):
+                waiting.append(pool.submit(work, start))
+                if len(waiting) > 2 * workers:
+                    done = waiting.popleft().result()
+                    progress(len(done.values))
+                    yield done
+            while waiting:
                 done = waiting.popleft().result()
                 progress(len(done.values))
                 yield done
-        for future in waiting:
-            done = future.result()
-            progress(len(done.values))
-            yield done
+        finally:  # after an error, what has not begun need not
+            for future in waiting:
+                future.cancel()
 
 
 def row_hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
     """A 64-bit hash of each row's bytes: equal rows have equal hashes."""
+    if not values.size:
+        return np.zeros(len(values), np.uint64)
     flat = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
     pad = -flat.shape[1] % 8
     if pad:
@@ -113,23 +143,23 @@ def row_hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
     )
 
 
-def gathered(parts: list[Tensorized], column: Column, rows: int) -> Encoded:
-    if not parts:
-        parts = [column.tensorize(pa.array([], pa.string()), Path)]
-    values = np.concatenate([part.values for part in parts])
+def gathered(parts: list[Tensorized], column: Column, values: pa.ChunkedArray, locate: Any) -> Encoded:
+    parts = parts or [column.tensorize(whole(values), locate)]
+    sums = [part.sums for part in parts if part.sums is not None]
     return Encoded(
-        ColumnBatch(torch.from_numpy(values)),
+        ColumnBatch(torch.from_numpy(np.concatenate([part.values for part in parts]))),
         np.concatenate([part.present for part in parts]),
         np.concatenate([row_hashes(part.values) for part in parts]),
         [finding for part in parts for finding in part.findings],
+        np.concatenate(sums) if sums else None,
     )
 
 
 def entry_key(column: Column, values: pa.ChunkedArray, table: Table) -> str:
     """The name of the cache entry: a hash of all that its content depends on."""
     digest = hashlib.blake2b(digest_size=20)
-    about = {"format": FORMAT, "type": column.type, "role": column.role, "settings": column.settings()}
-    digest.update(json.dumps(about | {"state": column.state()}, sort_keys=True).encode())
+    about = {"format": FORMAT, "type": column.type, "role": column.role}
+    digest.update(json.dumps(about | column.stored_as(), sort_keys=True).encode())
     hash_cells(digest, values)
     for chunk in values.chunks:
         digest.update(column.files(chunk, table.locate))
@@ -152,46 +182,61 @@ def hash_cells(digest: Any, values: pa.ChunkedArray) -> None:
 
     field = pa.field("cells", values.type)
     with pa.ipc.new_stream(pa.PythonFile(Sink(), mode="w"), pa.schema([field])) as writer:
-        for start in range(0, len(values), 65536):
-            part = values.slice(start, 65536).combine_chunks()
-            writer.write_batch(
-                pa.record_batch([part.chunk(0) if isinstance(part, pa.ChunkedArray) else part], [field.name])
-            )
+        rows = max(1, min(65536, SLICE_BYTES * len(values) // max(1, values.nbytes)))
+        for start in range(0, len(values), rows):
+            for part in pa.chunked_array([whole(values.slice(start, rows))]).chunks:
+                writer.write_batch(pa.record_batch([part], [field.name]))
 
 
 def write_entry(entry: Path, column: Column, parts: Iterator[Tensorized], rows: int) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=entry.parent))
-    findings: list[Finding] = []
-    shape: tuple[int, ...] = ()
-    dtype = ""
+    folder, need = None, 0
     try:
-        with (
-            (folder / "values").open("wb") as values,
-            (folder / "present").open("wb") as present,
-            (folder / "hashes").open("wb") as hashes,
-        ):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        clear_stale(entry.parent)
+        folder = Path(tempfile.mkdtemp(prefix=PART, dir=entry.parent))
+        with contextlib.ExitStack() as stack:
+            values, present, hashes, sums = (
+                stack.enter_context((folder / name).open("wb")) for name in ("values", "present", "hashes", "sums")
+            )
+            findings: list[Finding] = []
+            about: dict[str, Any] = {}
             for part in parts:
-                if not dtype:
-                    shape, dtype = part.values.shape[1:], part.values.dtype.str
-                    check_room(folder, rows * part.values[:1].nbytes)
+                if not about:
+                    width = 0 if part.sums is None else part.sums.shape[1]
+                    dtype = part.values.dtype.str
+                    about = {"rows": rows, "shape": part.values.shape[1:], "dtype": dtype, "sums": width}
+                    assert dtype in DTYPES
+                    need = rows * (part.values[:1].nbytes + 9 + 8 * width)
+                    check_room(folder, need)
                 values.write(np.ascontiguousarray(part.values).data)
-                present.write(part.present.data)
+                present.write(np.ascontiguousarray(part.present).data)
                 hashes.write(row_hashes(part.values).data)
+                if part.sums is not None:
+                    sums.write(np.ascontiguousarray(part.sums).data)
                 findings += part.findings
-        about = {"rows": rows, "shape": shape, "dtype": dtype, "findings": [vars(f) for f in findings]}
+        about["findings"] = [vars(finding) for finding in findings]
         (folder / "entry.json").write_text(json.dumps(about), "utf-8")
         os.replace(folder, entry)
     except OSError as error:
         if entry.is_dir():  # another process finished the same entry first
             return
         raise DataError(
-            f"the encoded column cannot be written: {error.strerror or error}",
-            place=folder,
+            f"the encoded column, {need:,} bytes, cannot be written: {error.strerror or error}",
+            place=entry.parent,
             mend="Free some space, or name another folder in the variable ZHIXING_CACHE.",
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_stale(folder: Path) -> None:
+    """Remove what killed processes have left half done: folders in which nothing was written for long."""
+    for part in folder.glob(PART + "*"):
+        with contextlib.suppress(OSError):
+            latest = max(path.stat().st_mtime for path in (part, *part.iterdir()))
+            if time.time() - latest > STALE:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def check_room(folder: Path, need: int) -> None:
@@ -199,20 +244,34 @@ def check_room(folder: Path, need: int) -> None:
     if need > free:
         raise DataError(
             f"encoding needs {need:,} bytes, {free:,} are free",
-            place=folder,
+            place=folder.parent,
             mend="Free some space, name another folder in the variable ZHIXING_CACHE, or ask for smaller pictures.",
         )
 
 
-def read_entry(entry: Path) -> Encoded:
-    about = json.loads((entry / "entry.json").read_text("utf-8"))
-    shape = (about["rows"], *about["shape"])
+def read_entry(entry: Path, rows: int) -> Encoded:
+    """An entry of so many rows. Raises Damaged where it is not there or not whole."""
     try:
+        about = json.loads((entry / "entry.json").read_text("utf-8"))
+        if about["rows"] != rows or about["dtype"] not in DTYPES:
+            raise Damaged("it is of other rows or of an unknown type")
+        shape = tuple(int(side) for side in about["shape"])
         # Mode "c" maps pages that could be written without touching the file, which is what torch wants.
-        values = np.memmap(entry / "values", about["dtype"], "c", shape=shape)
-        present = np.fromfile(entry / "present", bool, about["rows"])
-        hashes = np.fromfile(entry / "hashes", np.uint64, about["rows"])
-    except (OSError, ValueError) as error:
-        raise DataError(f"the cached column is damaged: {error}", place=entry, mend="Delete this folder.") from error
-    findings = [Finding(**finding) for finding in about["findings"]]
-    return Encoded(ColumnBatch(torch.from_numpy(values)), present, hashes, findings)
+        values = np.memmap(entry / "values", about["dtype"], "c", shape=(rows, *shape))
+        if values.nbytes != (entry / "values").stat().st_size:
+            raise Damaged("values: the size is not what was written")
+        present = column_of(entry / "present", np.bool_, rows)
+        hashes = column_of(entry / "hashes", np.uint64, rows)
+        sums = column_of(entry / "sums", np.int64, rows * int(about["sums"]))
+        findings = [Finding(**finding) for finding in about["findings"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Damaged(str(error)) from error
+    wide = sums.reshape(rows, -1) if len(sums) else None
+    return Encoded(ColumnBatch(torch.from_numpy(values)), present, hashes, findings, wide)
+
+
+def column_of(path: Path, dtype: Any, count: int) -> NDArray[Any]:
+    found = np.fromfile(path, dtype)
+    if len(found) != count or found.nbytes != path.stat().st_size:
+        raise Damaged(f"{path.name}: the size is not what was written")
+    return found

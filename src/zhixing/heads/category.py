@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from ..columns import Column
 from ..columns.category import Category
 from ..errors import RecipeError, did_you_mean
 from ..models.encoding import Encoding
-from .head import Head, rounded
+from .head import Head, fade, rounded
 
 __all__ = ["CategoryHead"]
 
 BINS = 15
+MOST_CELLS = 250_000  # of a confusion matrix that is kept
+
+
+def words_as_keys(value: Any) -> Any:
+    """Classes are told apart by their text, whatever YAML or Python takes a name like 7 or true for."""
+    if not isinstance(value, Mapping):
+        return value
+    return {str(key).lower() if isinstance(key, bool) else str(key): weight for key, weight in value.items()}
 
 
 class CategoryHead(Head):
@@ -38,7 +47,8 @@ class CategoryHead(Head):
         smoothing: Annotated[float, Field(ge=0, lt=1, description="label smoothing")] = 0.0,
         gamma: Annotated[float, Field(ge=0, description="focal loss: how much sure rows fade")] = 2.0,
         class_weights: Annotated[
-            Literal["none", "balanced"] | dict[str, float],
+            Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0)]],
+            BeforeValidator(words_as_keys),
             Field(description="balanced: each class counts the same in all; or a weight for each class"),
         ] = "none",
     ) -> None:
@@ -58,66 +68,59 @@ class CategoryHead(Head):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         rows = F.cross_entropy(prediction, target, reduction="none", label_smoothing=self.smoothing)
         if self.kind == "focal":
-            sure = prediction.log_softmax(-1).gather(-1, target[:, None])[:, 0].exp()
-            rows = rows * (1 - sure) ** self.gamma
+            sure = prediction.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+            rows = rows * fade(-sure.expm1(), self.gamma)
         return rows
 
     def row_weights(self, target: Tensor) -> Tensor | None:
         return None if self.class_weight is None else self.class_weight[target]
 
-    def decode(self, prediction: Tensor, column: Column) -> dict[str, list[Any]]:
+    def decode(self, prediction: Tensor, column: Column, *, probabilities: bool = False) -> dict[str, list[Any]]:
+        assert isinstance(column, Category)
         probability = prediction.double().softmax(-1)
         best, code = probability.max(-1)
-        assert isinstance(column, Category)
-        each = {f"probability_{name}": rounded(probability[:, i]) for i, name in enumerate(column.classes)}
-        return {"": column.restore(code), "probability": rounded(best), **each}
+        out = {"": column.restore(code), "probability": rounded(best)}
+        if probabilities:
+            out |= {f"probability_{name}": rounded(probability[:, i]) for i, name in enumerate(column.classes)}
+        return out
 
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
         from torchmetrics.functional import classification as tm
 
         logits = prediction.float()
         probability = logits.softmax(-1)
-        classes = max(2, self.classes)
-        if self.classes == 1:  # a single class: nothing to tell apart
-            probability = F.pad(probability, (0, 1))
-        out = {
-            "accuracy": tm.multiclass_accuracy(probability, target, classes, average="micro"),
-            "balanced_accuracy": tm.multiclass_accuracy(probability, target, classes, average="macro"),
-            "macro_f1": tm.multiclass_f1_score(probability, target, classes, average="macro"),
-            "log_loss": F.cross_entropy(logits, target),
-            "calibration_error": tm.multiclass_calibration_error(probability, target, classes, n_bins=BINS),
+        sure, code = probability.max(-1)
+        _, recall, f1, truth, said = per_class(code, target, self.classes)
+        out: dict[str, Any] = {
+            "accuracy": (code == target).double().mean(),
+            "balanced_accuracy": recall[truth > 0].mean(),  # over the classes that there are to find
+            "macro_f1": f1[truth + said > 0].mean(),
+            "log_loss": F.cross_entropy(logits, target, reduction="none").double().mean(),
+            "ece": calibration_error(reliability(sure, code == target)),
         }
         if self.classes > 10:
-            out["top5_accuracy"] = tm.multiclass_accuracy(probability, target, classes, average="micro", top_k=5)
-        if self.classes == 2 and 0 < int(target.sum()) < len(target):
-            out["auroc"] = tm.binary_auroc(probability[:, 1], target)
-            out["average_precision"] = tm.binary_average_precision(probability[:, 1], target)
+            out["top_5_accuracy"] = (logits.topk(5).indices == target[:, None]).any(1).double().mean()
+        if self.classes == 2 and 0 < int(target.sum()) < len(target) and not bool(logits.isnan().any()):
+            score = (logits[:, 1] - logits[:, 0]).sigmoid()
+            out["auroc"] = tm.binary_auroc(score, target)
+            out["average_precision"] = tm.binary_average_precision(score, target)
         return {name: float(value) for name, value in out.items()}
 
     def examine(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, Any]:
         assert isinstance(column, Category)
         sure, code = prediction.float().softmax(-1).max(-1)
-        confusion = torch.bincount(target * self.classes + code, minlength=self.classes**2)
-        confusion = confusion.view(self.classes, self.classes)
-        right = confusion.diagonal().double()
-        truth, said = confusion.sum(1).double(), confusion.sum(0).double()
-        f1 = 2 * right / (truth + said).clamp(min=1)
-        per_class = zip(
-            column.classes,
-            rounded(right / said.clamp(min=1)),
-            rounded(right / truth.clamp(min=1)),
-            rounded(f1),
-            truth.long().tolist(),
-            strict=True,
-        )
-        return {
+        precision, recall, f1, truth, _ = per_class(code, target, self.classes)
+        figures = (rounded(precision), rounded(recall), rounded(f1), truth.long().tolist())
+        names = ("class", "precision", "recall", "f1", "rows")
+        out: dict[str, Any] = {
             "classes": column.classes,
-            "confusion": confusion.tolist(),
-            "per_class": [
-                dict(zip(("class", "precision", "recall", "f1", "rows"), row, strict=True)) for row in per_class
-            ],
+            "per_class": [dict(zip(names, row, strict=True)) for row in zip(column.classes, *figures, strict=True)],
             "reliability": reliability(sure, code == target),
         }
+        if self.classes**2 <= MOST_CELLS:
+            confusion = torch.bincount(target * self.classes + code, minlength=self.classes**2)
+            out["confusion"] = confusion.view(self.classes, self.classes).tolist()
+        return out
 
     def baseline(self, column: Column) -> None:
         assert isinstance(column, Category)
@@ -143,15 +146,32 @@ def weights_of(setting: str | dict[str, float], column: Category) -> Tensor | No
     return count.sum() / (len(count) * count)
 
 
+def per_class(code: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Precision, recall, F1, rows that are of it and rows said to be, each [C] in float64."""
+    right = torch.bincount(target[code == target], minlength=classes).double()
+    truth = torch.bincount(target, minlength=classes).double()
+    said = torch.bincount(code, minlength=classes).double()
+    f1 = 2 * right / (truth + said).clamp(min=1)
+    return right / said.clamp(min=1), right / truth.clamp(min=1), f1, truth, said
+
+
 def reliability(sure: Tensor, right: Tensor) -> dict[str, list[float]]:
     """Mean confidence and accuracy in bins of confidence (Guo et al., "On calibration of modern networks", 2017)."""
-    place = (sure * BINS).long().clamp(0, BINS - 1)
+    known = ~sure.isnan()
+    sure, right = sure[known].double(), right[known].double()
+    place = (sure * BINS).ceil().long().clamp(1, BINS) - 1
     rows = torch.bincount(place, minlength=BINS).double()
-    confidence = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place, sure.double()) / rows.clamp(min=1)
-    accuracy = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place, right.double()) / rows.clamp(min=1)
+    confidence = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place, sure) / rows.clamp(min=1)
+    accuracy = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place, right) / rows.clamp(min=1)
     filled = rows > 0
     return {
-        "confidence": rounded(confidence[filled]),
-        "accuracy": rounded(accuracy[filled]),
+        "confidence": confidence[filled].tolist(),
+        "accuracy": accuracy[filled].tolist(),
         "rows": rows[filled].long().tolist(),
     }
+
+
+def calibration_error(curve: dict[str, list[float]]) -> float:
+    """The expected calibration error: how far confidence and accuracy lie apart, weighted by the rows of each bin."""
+    confidence, accuracy, rows = (torch.tensor(curve[name], dtype=torch.float64) for name in curve)
+    return float((rows * (confidence - accuracy).abs()).sum() / rows.sum())

@@ -37,8 +37,11 @@ class Head(nn.Module):
         """What each row counts for, [B]; None where all count the same."""
         return None
 
-    def decode(self, prediction: Tensor, column: Column) -> dict[str, list[Any]]:
-        """Prediction to cells: the answer under ``""`` and, under other names, what stands beside it."""
+    def decode(self, prediction: Tensor, column: Column, *, probabilities: bool = False) -> dict[str, list[Any]]:
+        """Prediction to cells: the answer under ``""`` and, under other names, what stands beside it.
+
+        ``probabilities`` adds that of each class, which is much to hold where classes are many.
+        """
         raise AssertionError(f"{type(self).__name__} has no decode")
 
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
@@ -51,6 +54,12 @@ class Head(nn.Module):
 
     def baseline(self, column: Column) -> None:
         """Start from what is known before any input is seen (class frequencies, the mean), where that helps."""
+
+
+def fade(probability: Tensor, gamma: float) -> Tensor:
+    """The factor of focal loss (Lin et al., "Focal loss for dense object detection", 2017) for what is still lacking
+    to certainty. Kept above zero, where a power below one has no slope that can be computed with."""
+    return probability.clamp(min=1e-6) ** gamma
 
 
 def rounded(values: Tensor, digits: int = 6) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..columns import Column
 from ..columns.number import Number
 from ..models.encoding import Encoding
-from .head import Head, rounded
+from .head import Head
 
 __all__ = ["NumberHead"]
 
@@ -36,13 +37,14 @@ class NumberHead(Head):
         ] = "squared",
         delta: Annotated[float, Field(gt=0, description="huber: where it turns linear, in standard deviations")] = 1.0,
         quantiles: Annotated[
-            tuple[float, ...], Field(min_length=1, description="quantile loss: which quantiles, ascending")
+            tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+            Field(min_length=1, description="quantile loss: which quantiles, between 0 and 1"),
         ] = (0.1, 0.5, 0.9),
     ) -> None:
         super().__init__()
         assert isinstance(column, Number)
         self.kind, self.delta = loss, delta
-        self.quantiles = tuple(sorted(quantiles)) if loss == "quantile" else (0.5,)
+        self.quantiles = tuple(sorted(set(quantiles))) if loss == "quantile" else (0.5,)
         self.length = column.length
         self.linear = nn.Linear(width, self.length * len(self.quantiles))
 
@@ -59,9 +61,7 @@ class NumberHead(Head):
         elif self.kind == "huber":
             cells = F.huber_loss(prediction, goal, reduction="none", delta=self.delta)
         else:
-            level = prediction.new_tensor(self.quantiles)
-            short = goal - prediction
-            cells = torch.maximum(level * short, (level - 1) * short)
+            cells = pinball_loss(goal - prediction, prediction.new_tensor(self.quantiles))
         return cells.flatten(1).mean(-1)
 
     def middle(self, prediction: Tensor) -> Tensor:
@@ -69,42 +69,55 @@ class NumberHead(Head):
         nearest = min(range(len(self.quantiles)), key=lambda i: abs(self.quantiles[i] - 0.5))
         return prediction.sort(-1).values[:, :, nearest]  # sorted: quantiles that cross are put in order
 
-    def decode(self, prediction: Tensor, column: Column) -> dict[str, list[Any]]:
+    def decode(self, prediction: Tensor, column: Column, *, probabilities: bool = False) -> dict[str, list[Any]]:
         assert isinstance(column, Number)
-        out = {"": column.restore(self.middle(prediction))}
-        ordered = prediction.sort(-1).values
-        if len(self.quantiles) > 1:
-            for place, level in enumerate(self.quantiles):
-                out[f"quantile_{level:g}"] = column.restore(ordered[:, :, place])
+        with np.errstate(over="ignore"):  # what is beyond all bounds in the column's own units is infinite there
+            out = {"": column.restore(self.middle(prediction))}
+            if len(self.quantiles) > 1:
+                for level, at in zip(self.quantiles, prediction.sort(-1).values.unbind(-1), strict=True):
+                    out[f"quantile_{level:g}"] = column.restore(at)
         return out
 
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
-        from torchmetrics.functional import regression as tm
-
         assert isinstance(column, Number)
-        said = torch.from_numpy(column.unscale(self.middle(prediction))).reshape(-1)
-        true = torch.from_numpy(column.unscale(target)).reshape(-1)
+        said = own_units(column, self.middle(prediction))
+        true = own_units(column, target)
+        off = said - true
         out = {
-            "rmse": tm.mean_squared_error(said, true, squared=False),
-            "mae": tm.mean_absolute_error(said, true),
-            "median_absolute_error": (said - true).abs().median(),
+            "rmse": off.square().mean().sqrt(),
+            "mae": off.abs().mean(),
+            "median_ae": torch.tensor(np.median(off.abs().numpy())),
         }
-        if len(true) > 1 and float(true.var()) > 0:
-            out["r2"] = tm.r2_score(said, true)
+        spread = (true - true.mean(0)).square().sum(0)
+        if bool((spread > 0).all()):
+            out["r2"] = (1 - off.square().sum(0) / spread).mean()  # of several quantities the mean: units may differ
         if self.kind == "quantile":
-            low, high = (column.unscale(prediction.sort(-1).values[:, :, i]) for i in (0, -1))
-            inside = (true >= torch.from_numpy(low).reshape(-1)) & (true <= torch.from_numpy(high).reshape(-1))
-            out["coverage"] = inside.double().mean()
-            out["pinball_loss"] = self.loss(prediction, target).mean()
+            levels = [own_units(column, x) for x in prediction.sort(-1).values.unbind(-1)]
+            out["coverage"] = ((true >= levels[0]) & (true <= levels[-1])).double().mean()
+            pinball = [pinball_loss(true - at, q).mean() for at, q in zip(levels, self.quantiles, strict=True)]
+            out["pinball_loss"] = torch.stack(pinball).mean()
         return {name: float(value) for name, value in out.items()}
 
     def examine(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, Any]:
         assert isinstance(column, Number)
-        said = torch.from_numpy(column.unscale(self.middle(prediction)))[:, 0]
-        true = torch.from_numpy(column.unscale(target))[:, 0]
+        said = own_units(column, self.middle(prediction))[:, 0]
+        true = own_units(column, target)[:, 0]
+        known = said.isfinite()
+        said, true = said[known], true[known]
         some = torch.linspace(0, len(true) - 1, min(len(true), 1000)).long()
-        rows, edges = torch.histogram(said - true, bins=30)
+        rows, edges = np.histogram((said - true).numpy(), bins=30)
         return {
-            "scatter": {"truth": rounded(true[some]), "prediction": rounded(said[some])},
-            "residuals": {"edges": rounded(edges), "rows": rows.long().tolist()},
+            "scatter": {"truth": true[some].tolist(), "prediction": said[some].tolist()},
+            "residuals": {"edges": edges.tolist(), "rows": rows.tolist()},
         }
+
+
+def own_units(column: Number, values: Tensor) -> Tensor:
+    """Standardised values [N, K] in the column's units, float64."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(column.unscale(values))
+
+
+def pinball_loss(short: Tensor, level: float | Tensor) -> Tensor:
+    """What falling short by so much costs at a quantile; exceeding costs the rest (Koenker and Bassett, 1978)."""
+    return torch.maximum(level * short, (level - 1) * short)

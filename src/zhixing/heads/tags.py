@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..columns import Column
 from ..columns.tags import Tags
 from ..models.encoding import Encoding
-from .head import Head, rounded
+from .head import Head, fade, rounded
 
 __all__ = ["TagsHead"]
 
@@ -59,40 +59,42 @@ class TagsHead(Head):
         cells = F.binary_cross_entropy_with_logits(prediction, soft, reduction="none")
         if self.kind == "focal":
             probability = prediction.sigmoid()
-            cells = cells * (goal * (1 - probability) + (1 - goal) * probability) ** self.gamma
+            cells = cells * fade(goal * (1 - probability) + (1 - goal) * probability, self.gamma)
         if self.class_weight is not None:
             cells = cells * (goal * (self.class_weight - 1) + 1)
         return cells.mean(-1)
 
-    def decode(self, prediction: Tensor, column: Column) -> dict[str, list[Any]]:
+    def decode(self, prediction: Tensor, column: Column, *, probabilities: bool = False) -> dict[str, list[Any]]:
         assert isinstance(column, Tags)
         probability = prediction.double().sigmoid()
-        given = (probability >= self.threshold).double()
-        each = {f"probability_{name}": rounded(probability[:, i]) for i, name in enumerate(column.classes)}
-        return {"": column.restore(given), **each}
+        out = {"": column.restore((probability >= self.threshold).double())}
+        if probabilities:
+            out |= {f"probability_{name}": rounded(probability[:, i]) for i, name in enumerate(column.classes)}
+        return out
 
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
-        from torchmetrics.functional import classification as tm
-
-        probability, labels, truth = prediction.float().sigmoid(), target.shape[1], target.long()
-        kept = truth.sum(0) > 0  # a label that no row has can be neither found nor missed
-        given = (probability >= self.threshold).long()
-        average = tm.multilabel_average_precision(probability, truth, labels, average="none")
-        out = {
-            "micro_f1": tm.multilabel_f1_score(given, truth, labels, average="micro"),
-            "macro_f1": tm.multilabel_f1_score(given, truth, labels, average="none")[kept].mean(),
-            "exact_match": tm.multilabel_exact_match(given, truth, labels),
-            "hamming": 1 - (given != truth).float().mean(),
-            "mean_average_precision": average[kept].mean(),
-            "log_loss": F.binary_cross_entropy_with_logits(prediction.float(), target.float()),
+        logits, truth = prediction.float(), target.bool()
+        given = logits.sigmoid() >= self.threshold
+        right, said, real = counts(given, truth)
+        kept = real > 0  # a label that no row has can be neither found nor missed
+        f1 = 2 * right / (said + real).clamp(min=1)
+        whole = (said + real).sum()
+        out: dict[str, Any] = {
+            # With nothing to find and nothing said all is well.
+            "micro_f1": 2 * right.sum() / whole if whole > 0 else 1.0,
+            "subset_accuracy": (given == truth).all(1).double().mean(),
+            "hamming_loss": (given != truth).double().mean(),
+            "log_loss": F.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none").double().mean(),
         }
+        if bool(kept.any()):
+            out["macro_f1"] = f1[kept].mean()
+            if not bool(logits.isnan().any()):
+                out["mean_average_precision"] = mean_average_precision(logits[:, kept], truth[:, kept])
         return {name: float(value) for name, value in out.items()}
 
     def examine(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, Any]:
         assert isinstance(column, Tags)
-        given, truth = prediction.float().sigmoid() >= self.threshold, target.bool()
-        right = (given & truth).sum(0).double()
-        said, real = given.sum(0).double(), truth.sum(0).double()
+        right, said, real = counts(prediction.float().sigmoid() >= self.threshold, target.bool())
         rows = zip(
             column.classes,
             rounded(right / said.clamp(min=1)),
@@ -109,3 +111,18 @@ class TagsHead(Head):
         with torch.no_grad():
             share = torch.tensor(column.counts, dtype=torch.float64) / max(1, sum(column.counts))
             self.linear.bias.copy_(torch.logit(share.clamp(1e-4, 1 - 1e-4)))
+
+
+def counts(given: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many rows rightly have each label, are said to have it and have it, each [C] in float64."""
+    return (given & truth).sum(0).double(), given.sum(0).double(), truth.sum(0).double()
+
+
+def mean_average_precision(logits: Tensor, truth: Tensor) -> float:
+    """The mean over labels of the area under precision against recall."""
+    from torchmetrics.functional.classification import binary_average_precision
+
+    each = [
+        binary_average_precision(score, real) for score, real in zip(logits.sigmoid().T, truth.long().T, strict=True)
+    ]
+    return float(torch.stack(each).double().mean())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,15 @@ class Guard:
         for copy, tensor in zip(self.copies, self.kept, strict=True):
             copy.copy_(tensor)
 
-    def check(self, gradients: list[Tensor], inverse_scale: Tensor | None = None) -> None:
-        """Raise the flag when any gradient is not finite; divide by the loss scale on the way."""
+    def check(self, loss: Tensor, gradients: list[Tensor], inverse_scale: Tensor | None = None) -> None:
+        """Raise the flag when the loss or any gradient is not finite; divide gradients by the loss scale on the way.
+
+        A loss can be infinite where its gradients are finite (the square of a large error, a term without weights).
+        """
         torch._amp_foreach_non_finite_check_and_unscale_(
             gradients, self.found, self.one if inverse_scale is None else inverse_scale
         )
+        self.found.masked_fill_(~torch.isfinite(loss), 1.0)
 
     def after(self) -> None:
         """Undo the step if the flag is up."""
@@ -60,10 +65,11 @@ class Guard:
             tensor.copy_(copy)
 
 
-def name_culprit(model: nn.Module, loss: object) -> str:
+def name_culprit(model: nn.Module, losses: Iterable[Tensor]) -> str:
     """The first module whose output is not finite, or else the first whose gradient is not, by its path.
 
-    ``loss`` is called for a scalar on the batch that went wrong; all hooks are gone afterwards.
+    ``losses`` computes, one after the other as they are asked for, the scalars of the parts of the batch that went
+    wrong; all hooks are gone afterwards.
     """
     forward: list[str] = []
     backward: list[str] = []
@@ -84,19 +90,20 @@ def name_culprit(model: nn.Module, loss: object) -> str:
         )
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            handles.append(parameter.register_hook(lambda g, name=name: backward.append(name) if spoiled(g) else None))
+            note = partial(lambda name, gradient: backward.append(name) if spoiled(gradient) else None, name)
+            handles.append(parameter.register_hook(note))  # type: ignore[no-untyped-call]
     try:
         broken = [name for name, p in model.named_parameters() if spoiled(p.detach())]
         if broken:
             return f"the weight {broken[0]} itself is not finite"
-        value = loss()  # type: ignore[operator]
-        if forward:
-            return f"the first output that is not finite is that of the layer {forward[0]}"
-        if spoiled(value):
-            return "every layer's output is finite, the loss is not (a target out of range?)"
-        value.backward()
-        if backward:
-            return f"the loss is finite; the first gradient that is not is that of {backward[0]}"
+        for loss in losses:
+            if forward:
+                return f"the first output that is not finite is that of the layer {forward[0]}"
+            if spoiled(loss):
+                return "every layer's output is finite, the loss is not (a target out of range?)"
+            loss.backward()  # type: ignore[no-untyped-call]
+            if backward:
+                return f"the loss is finite; the first gradient that is not is that of {backward[0]}"
         return "the same batch gave finite values when it was looked at again"
     finally:
         for handle in handles:

@@ -9,9 +9,9 @@ the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..data.batches import Batch, Batches, Order
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..model import Model
 from ..randomness import reseed
 from .checkpoint import Checkpoint, Writer, snapshot
@@ -140,6 +140,8 @@ class Loop:
         options, progress = self.options, self.progress
         self.began = self.last_log = self.last_save = time.perf_counter()
         self.last_step = progress.step
+        if progress.stopped_early:  # killed after its early stop, before its last files were written
+            return
         self.model.train()
         for batch in self.batches.stream(self.order, progress.step, options.total_steps):
             # batch
@@ -149,7 +151,7 @@ class Loop:
             self.guard.before()
             loss = self.gradients(batch)
             gradients = [p.grad for p in self.parameters if p.grad is not None]
-            self.guard.check(gradients, None if self.scale is None else self.scale.reciprocal())
+            self.guard.check(loss, gradients, None if self.scale is None else self.scale.reciprocal())
             if options.l1:
                 self.add_l1(options.l1)
 
@@ -204,9 +206,8 @@ class Loop:
         for parameter in self.parameters:
             parameter.grad = None
         total: Tensor | None = None
-        rows = len(batch)
-        for start in range(0, rows, micro):
-            part = batch if micro >= rows else batch.part(start, min(start + micro, rows))
+        for start, stop in cuts(len(batch), micro):
+            part = batch if stop - start == len(batch) else batch.part(start, stop)
             reseed(self.device, self.seed, self.progress.step, start)
             with self.precision.cast(self.device):
                 loss = self.loss_of(part)
@@ -287,7 +288,7 @@ class Loop:
             progress.streak = progress.streak + 1 if flag else 0
             if progress.streak >= limit:
                 step = progress.step - len(flags) + place
-                culprit = name_culprit(self.model, partial(self.again, step))
+                culprit = name_culprit(self.model, self.again(step))
                 raise TrainingError(
                     f"{limit} steps in a row were not finite: {culprit}",
                     place=f"step {step}",
@@ -297,12 +298,13 @@ class Loop:
         if bad:
             self.hooks.message(f"{bad} step(s) up to {progress.step} were not finite and were skipped")
 
-    def again(self, step: int) -> Tensor:
-        """The loss of one step's batch, computed once more."""
+    def again(self, step: int) -> Iterator[Tensor]:
+        """The losses of the parts of one step's batch, computed once more with the same random numbers."""
         batch = self.model.weigh(self.hooks.augment(self.batches.gather(self.order.at(step)), step))
-        reseed(self.device, self.seed, step, 0)
-        with self.precision.cast(self.device):
-            return self.model.loss(batch)
+        for start, stop in cuts(len(batch), self.progress.micro_batch or len(batch)):
+            reseed(self.device, self.seed, step, start)
+            with self.precision.cast(self.device):
+                yield self.model.loss(batch.part(start, stop))
 
     def validate(self) -> None:
         """Measure on rows that are not trained on, with the averaged weights where there are such."""
@@ -337,59 +339,90 @@ class Loop:
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def save_is_due(self) -> bool:
-        if self.writer is None:
+        if self.writer is None or self.writer.busy:
             return False
+        self.writer.check()
         every = self.options.checkpoint_every
         if every is not None:
-            return self.progress.step % every == 0 and not self.writer.busy
-        return time.perf_counter() - self.last_save > CHECKPOINT_SECONDS and not self.writer.busy
+            return self.progress.step % every == 0
+        return time.perf_counter() - self.last_save > CHECKPOINT_SECONDS
 
     def save(self, *, wait: bool = False) -> None:
+        """Begin to write a checkpoint; with ``wait``, come back when it is on disk."""
         if self.writer is None:
             return
+        if wait:
+            self.writer.finish()
         self.last_save = time.perf_counter()
         self.writer.write(self.checkpoint())
         if wait:
             self.writer.finish()
 
+    def own_tensors(self) -> dict[str, Tensor]:
+        scale = {} if self.scale is None else {"scale": self.scale}
+        return {"losses": self.losses, "flags": self.flags, "growth": self.growth, **scale}
+
     def checkpoint(self) -> Checkpoint:
         """All that the run needs to go on to the same bits, copied."""
         self.progress.schedule = self.schedule.state()
-        loop = {"losses": self.losses, "flags": self.flags, "growth": self.growth}
-        if self.scale is not None:
-            loop["scale"] = self.scale
         groups = {
             "model": dict(self.model.state_dict()),
             "optimizer": state_tensors(self.optimizers),
             "average": self.average,
             "best": self.best,
-            "loop": loop,
+            "loop": self.own_tensors(),
         }
         tensors = {name: snapshot(group) for name, group in groups.items() if group}
         state = {"progress": vars(self.progress).copy(), "seed": self.seed, "random": [self.seed, self.progress.step]}
         return Checkpoint(self.progress.step, tensors, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up a checkpoint of the same run."""
-        self.progress = Progress(**checkpoint.state["progress"])
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        load_state_tensors(self.optimizers, checkpoint.tensors["optimizer"])
-        for name, tensor in checkpoint.tensors.get("average", {}).items():
-            self.average[name].copy_(tensor)
-        self.best = {name: tensor.to(self.device) for name, tensor in checkpoint.tensors.get("best", {}).items()}
-        loop = checkpoint.tensors["loop"]
-        self.losses.copy_(loop["losses"])
-        self.flags.copy_(loop["flags"])
-        self.growth.copy_(loop["growth"])
-        if self.scale is not None:
-            self.scale.copy_(loop["scale"])
-        self.schedule.load_state(self.progress.schedule)
+        """Take up a checkpoint of the same run.
+
+        Raises:
+            CheckpointError: it is of a run with other settings. The loop is of no use afterwards.
+        """
+        tensors, loop = checkpoint.tensors, self.own_tensors()
+        try:
+            if checkpoint.state["seed"] != self.seed:
+                raise ValueError(f"its seed is {checkpoint.state['seed']}, the recipe's {self.seed}")
+            self.progress = Progress(**checkpoint.state["progress"])
+            self.model.load_state_dict(tensors["model"])
+            load_state_tensors(self.optimizers, tensors.get("optimizer", {}))
+            put_back(self.average, tensors.get("average", {}))
+            put_back(loop, tensors["loop"])
+            self.schedule.load_state(self.progress.schedule)
+        except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+            raise CheckpointError(
+                f"the checkpoint of step {checkpoint.step} does not fit the run's settings: {error}",
+                mend="Restore the run's recipe.yaml as it was, or start a new run with the changed one.",
+            ) from error
+        self.best = {name: tensor.to(self.device) for name, tensor in tensors.get("best", {}).items()}
 
     def chosen_weights(self) -> dict[str, Tensor]:
         """The weights to keep: the best validated ones, else the averaged, else the last."""
         if self.best:
             return self.best
         return dict(self.model.state_dict()) | self.average
+
+
+def cuts(rows: int, most: int) -> list[tuple[int, int]]:
+    """Where a batch is cut into parts of at most so many rows. Sizes differ by one at most: a small last part would
+    be hard on batch normalisation, and a single row too little for it.
+
+    >>> cuts(17, 8)
+    [(0, 5), (5, 11), (11, 17)]
+    """
+    parts = -(-rows // most)
+    edges = [rows * place // parts for place in range(parts + 1)]
+    return list(pairwise(edges))
+
+
+def put_back(tensors: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
+    if tensors.keys() != kept.keys():
+        raise ValueError(f"it lacks or has besides: {', '.join(sorted(tensors.keys() ^ kept.keys()))}")
+    for name, tensor in tensors.items():
+        tensor.copy_(kept[name])
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -75,7 +75,10 @@ def rmsprop(
     weight_decay: Decay = 0.0,
 ) -> list[Optimizer]:
     """Steps divided by a running mean of recent gradients' size (Tieleman and Hinton, 2012)."""
-    return [RMSprop(parameter_groups(model, weight_decay), lr=rate(lr), alpha=alpha, momentum=momentum, eps=eps)]
+    # On a GPU its count of steps has to lie there too, for a step to be undone without asking the device.
+    on_gpu = all(p.is_cuda for p in model.parameters())
+    groups = parameter_groups(model, weight_decay)
+    return [RMSprop(groups, lr=rate(lr), alpha=alpha, momentum=momentum, eps=eps, capturable=on_gpu)]
 
 
 def adagrad(model: nn.Module, *, lr: Rate = 0.01, eps: Epsilon = 1e-10, weight_decay: Decay = 0.0) -> list[Optimizer]:
@@ -84,14 +87,14 @@ def adagrad(model: nn.Module, *, lr: Rate = 0.01, eps: Epsilon = 1e-10, weight_d
 
 
 def adam(
-    model: nn.Module, *, lr: Rate = 1e-3, betas: Betas = (0.9, 0.999), eps: Epsilon = 1e-8, weight_decay: Decay = 0.0
+    model: nn.Module, *, lr: Rate = 2e-3, betas: Betas = (0.9, 0.999), eps: Epsilon = 1e-8, weight_decay: Decay = 0.0
 ) -> list[Optimizer]:
     """Running means of the gradient and its square (Kingma and Ba, 2015); decay is part of the gradient."""
     return [Adam(parameter_groups(model, weight_decay), lr=rate(lr), betas=betas, eps=eps, fused=fused(model))]
 
 
 def adamw(
-    model: nn.Module, *, lr: Rate = 1e-3, betas: Betas = (0.9, 0.999), eps: Epsilon = 1e-8, weight_decay: Decay = 0.01
+    model: nn.Module, *, lr: Rate = 2e-3, betas: Betas = (0.9, 0.999), eps: Epsilon = 1e-8, weight_decay: Decay = 0.01
 ) -> list[Optimizer]:
     """Adam with weight decay apart from the gradient (Loshchilov and Hutter, 2019)."""
     return [AdamW(parameter_groups(model, weight_decay), lr=rate(lr), betas=betas, eps=eps, fused=fused(model))]
@@ -176,9 +179,13 @@ def state_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Put back what :func:`state_tensors` gave into primed optimizers."""
+    """Put back what :func:`state_tensors` gave into primed optimizers.
+
+    Raises:
+        ValueError: the state is that of other optimizers.
+    """
+    own = state_tensors(optimizers)  # primed: every entry is there, in its parameter's layout
+    if own.keys() != tensors.keys():
+        raise ValueError("its optimizer is another one")
     for name, tensor in tensors.items():
-        number, place, key = name.split(".", 2)
-        optimizer = optimizers[int(number)]
-        parameter = [p for group in optimizer.param_groups for p in group["params"]][int(place)]
-        optimizer.state[parameter][key].copy_(tensor)  # primed: every entry is there, in its parameter's layout
+        own[name].copy_(tensor)

@@ -30,7 +30,15 @@ class Rising(Schedule):
 
 
 def find_rate(
-    model: Model, settings: Any, batches: Batches, order: Order, precision: Precision, *, seed: int, augment: Any
+    model: Model,
+    settings: Any,
+    batches: Batches,
+    order: Order,
+    precision: Precision,
+    *,
+    seed: int,
+    augment: Any,
+    micro_batch: int | None = None,
 ) -> float:
     """The rate at which the loss falls fastest, on a copy of the model, as the rate rises.
 
@@ -49,7 +57,9 @@ def find_rate(
         return bool(losses) and losses[-1] > 4 * min(losses)
 
     hooks = Hooks(augment=augment, record=record, stop=diverged)
-    options = Options(STEPS, STEPS + 1, log_every=1, keep_best=False, non_finite_limit=STEPS + 1)
+    options = Options(
+        STEPS, STEPS + 1, log_every=1, micro_batch=micro_batch, keep_best=False, non_finite_limit=STEPS + 1
+    )
     Loop(trial, optimizers, Rising(), batches, order, options, precision, seed=seed, hooks=hooks).run()
     return steepest(np.array(rates), np.array(losses))
 

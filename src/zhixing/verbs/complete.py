@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from ..columns import COLUMNS, infer
 from ..data.table import Table
@@ -19,56 +21,129 @@ TARGETS = ("label", "target", "class", "y")
 
 @dataclass
 class Completed:
-    """The recipe's plain data with nothing left open that the table decides, and why each column is what it is."""
+    """The recipe's plain data with nothing left open that the table decides, and why each column is what it is.
+
+    ``dropped`` are columns that would have been read, had a type fitted them; ``modules`` the encoders that were
+    passed in from Python, by column.
+    """
 
     raw: dict[str, Any]
     reasons: dict[str, str]
+    dropped: list[str] = field(default_factory=list)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
 
 
-def complete(raw: Mapping[str, Any], table: Table) -> Completed:
-    """Give every column of the table a role and a type.
+def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, source: str) -> Completed:
+    """Give every column of the table a role and a type; ``source`` is what the recipe is to call the table.
+
+    ``encoder`` is the name, or the settings, of the encoder of the one input that is not a plain number or class; or a
+    module of one's own for it; or modules by column.
 
     Raises:
         RecipeError: all settings that are wrong, columns that the table lacks among them.
+        UsageError: it cannot be told which column is to be predicted, or which one the encoder is for.
         DataError: a column that must have a type and fits none.
     """
-    out: dict[str, Any] = {key: value for key, value in raw.items() if key not in ("inputs", "outputs")}
-    inputs = {name: spelled(value) for name, value in (raw.get("inputs") or {}).items()}
-    outputs = {name: spelled(value) for name, value in (raw.get("outputs") or {}).items()}
-    unused = list((raw.get("data") or {}).get("unused") or [])
-    unknown = [name for name in (*inputs, *outputs, *unused) if name not in table.columns]
-    if unknown:
-        raise RecipeError(
-            [f"no column is called {name!r}. {did_you_mean(name, table.columns)}" for name in unknown],
-            place=table.name,
-        )
-    if not outputs:
-        outputs = {guess_target(table, inputs): {}}
-    reasons: dict[str, str] = {}
-    for name, settings in outputs.items():
-        settings_type(table, name, settings, reasons, known=list(HEADS))
-    asked = bool(inputs)
-    for name in [n for n in table.columns if n not in inputs and n not in outputs and n not in unused]:
-        if asked or name == (raw.get("data") or {}).get("split", {}).get("column"):
-            unused.append(name)
-            reasons[name] = "says the split" if not asked else "not among the recipe's inputs"
-        else:
-            inputs[name] = {}
-    for name, settings in list(inputs.items()):
-        if "type" not in settings and infer(table[name], name) is None and not settings:
-            del inputs[name]
-            unused.append(name)
-            reasons[name] = f"no column type fits its values ({table[name].type})"
-            continue
-        settings_type(table, name, settings, reasons, known=list(COLUMNS))
-    if not inputs:
-        raise DataError("no column is left to predict from", place=table.name, mend="Name inputs in the recipe.")
-    out["data"] = {**(raw.get("data") or {}), "unused": unused}
-    out["inputs"], out["outputs"] = inputs, outputs
-    problems = check(out, complete=True)
+    problems = check(raw) + unknown_columns(raw, table)
     if problems:
         raise RecipeError(problems)
-    return Completed(out, reasons)
+    data = {**(raw.get("data") or {}), "source": source}
+    done = Completed({key: value for key, value in raw.items() if value is not None} | {"data": data}, {})
+    inputs = {name: spelled(value) for name, value in (raw.get("inputs") or {}).items()}
+    outputs = {name: spelled(value) for name, value in (raw.get("outputs") or {}).items()}
+    if not outputs:
+        outputs = {guess_target(table, inputs): {}}
+    for name, settings in outputs.items():
+        settings_type(table, name, settings, done.reasons, known=list(HEADS))
+    add_others(data, inputs, outputs, table, done)
+    for name, settings in inputs.items():
+        settings_type(table, name, settings, done.reasons, known=list(COLUMNS))
+    if not inputs:
+        raise DataError("no column is left to predict from", place=table.name, mend="Name inputs in the recipe.")
+    done.raw |= {"inputs": inputs, "outputs": outputs}
+    done.modules = place_encoder(inputs, encoder)
+    problems = check(done.raw, complete=True)
+    if problems:
+        raise RecipeError(problems)
+    return done
+
+
+def unknown_columns(raw: Mapping[str, Any], table: Table) -> list[str]:
+    """A line for each column that is named and that the table lacks."""
+    named = [(part, name) for part in ("inputs", "outputs") for name in mapping(raw.get(part))]
+    data = mapping(raw.get("data"))
+    unused = data.get("unused")
+    named += [("data.unused", str(name)) for name in (unused if isinstance(unused, list | tuple) else ())]
+    lines = [
+        f"{part}: no column is called {name!r}. {did_you_mean(str(name), table.columns)}"
+        for part, name in named
+        if name not in table.columns
+    ]
+    by = mapping(data.get("split")).get("column")
+    if isinstance(by, str) and by not in table.data.column_names:
+        lines.append(f"data.split.column: no column is called {by!r}. {did_you_mean(by, table.data.column_names)}")
+    return lines
+
+
+def add_others(
+    data: dict[str, Any], inputs: dict[str, Any], outputs: Mapping[str, Any], table: Table, done: Completed
+) -> None:
+    """Read the columns that are not named, or leave them out."""
+    unused = list(data.get("unused") or ())
+    by = mapping(data.get("split")).get("column")
+    others = data.get("others", "auto")
+    read = not inputs if others == "auto" else others == "read"
+    for name in table.columns:
+        if name in inputs or name in outputs or name in unused:
+            continue
+        if name == by:
+            done.reasons[name] = "says the split"
+        elif not read:
+            done.reasons[name] = "not among the recipe's inputs"
+        elif infer(table[name], name) is None:
+            done.reasons[name] = f"no column type fits its values ({table[name].type})"
+            done.dropped.append(name)
+        else:
+            inputs[name] = {}
+            continue
+        unused.append(name)
+    data |= {"unused": unused, "others": "unused"}
+
+
+def place_encoder(inputs: dict[str, Any], encoder: Any) -> dict[str, nn.Module]:
+    """Put an encoder that was named without its column where it belongs; gives modules passed in, by column."""
+    if encoder is None:
+        return {}
+    if isinstance(encoder, Mapping) and encoder and all(isinstance(part, nn.Module) for part in encoder.values()):
+        return place_modules(inputs, encoder)
+    wide = [name for name, settings in inputs.items() if settings["type"] not in ("number", "category", "date")]
+    names = wide or list(inputs)
+    if len(names) != 1:
+        raise UsageError(
+            f"which input is the encoder for? There are {', '.join(names)}",
+            mend=f"Name it: --set inputs.{names[0]}.encoder={encoder if isinstance(encoder, str) else 'NAME'}",
+        )
+    if isinstance(encoder, nn.Module):
+        return place_modules(inputs, {names[0]: encoder})
+    chosen = {"name": encoder} if isinstance(encoder, str) else dict(encoder)
+    before = inputs[names[0]].get("encoder")
+    if isinstance(before, dict) and before.get("name", chosen.get("name")) == chosen.get("name"):
+        chosen = {**before, **chosen}
+    inputs[names[0]]["encoder"] = chosen
+    return {}
+
+
+def place_modules(inputs: dict[str, Any], modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Write modules that were passed in into the recipe, under the names of their classes."""
+    for name, module in modules.items():
+        if name not in inputs:
+            raise UsageError(f"no input is called {name!r}", mend=did_you_mean(name, inputs))
+        inputs[name]["encoder"] = {"name": "custom", "module": type(module).__qualname__}
+    return dict(modules)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def spelled(value: Any) -> dict[str, Any]:

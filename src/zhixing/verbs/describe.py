@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
+from rich.text import Text
 
-from .. import recipe as recipes
-from ..columns import Column
+from ..columns import Column, infer
 from ..console import Console
 from ..data.batches import Batch, ColumnBatch
 from ..data.prepare import encode_all
@@ -22,12 +23,12 @@ from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError
 from ..model import Model
 from ..recipe import Recipe
-from ..run import RunFolder, build_model, make_columns
+from ..run import RunFolder, blank, build_model, make_columns
 from ..training.optimizers import OPTIMIZERS, prime, state_tensors
 from ..training.precision import choose_precision, count_multiplications
 from .complete import complete
-from .evaluate import stratify_by
-from .train import describe_source, place_encoder, torch_device
+from .evaluate import stratify_by, tell_broken
+from .train import describe_source, torch_device
 
 __all__ = ["describe", "show"]
 
@@ -35,41 +36,32 @@ PROBE = 64  # rows that are encoded to learn sizes
 
 
 def describe(
-    subject: str, raw: Mapping[str, Any], *, encoder: str | None = None, device: str = "auto", console: Console
+    subject: str | None,
+    raw: Mapping[str, Any],
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    console: Console,
 ) -> dict[str, Any]:
-    """Facts of a run folder, a recipe file or a source, as JSON. Nothing is trained and nothing is written."""
-    path = Path(subject)
-    if (path / "recipe.yaml").is_file():
-        run = RunFolder(path)
-        recipe = run.recipe()
-        columns = run.columns(recipe)
-        facts = model_facts(recipe, columns, torch_device(device))
-        figures = run.read_json("evaluation.json")
-        about = run.read_json("data.json") or {}
-        return {
-            "run": str(path),
-            "finished": run.finished,
-            "data": {key: about.get(key) for key in ("source", "rows", "splits")},
-            "columns": {name: {"type": column.type, **column.summary()} for name, column in columns.items()},
-            **facts,
-            "metrics": {name: one["metrics"] for name, one in figures["outputs"].items()} if figures else None,
-        }
-    if path.suffix in (".yaml", ".yml"):
-        raw = {**recipes.load(path), **raw}
-        subject = (raw.get("data") or {}).get("source") or subject
+    """Facts of a run folder or of a source, as JSON; without a subject, of the source that the recipe names.
+
+    Nothing is trained and nothing is written.
+    """
+    if subject is not None and (Path(subject) / "recipe.yaml").is_file():
+        return run_facts(RunFolder(subject), device)
+    subject = subject if subject is not None else str(raw["data"]["source"])
     table = open_source(subject)
-    given = {**raw, "data": {**(raw.get("data") or {}), "source": describe_source(subject, table)}}
+    tell_broken(table.problems, console)
     try:
-        done = complete(given, table)
+        done = complete(raw, table, encoder, source=describe_source(subject, table))
     except RecipeError:
         raise
     except (UsageError, DataError) as error:  # without a target there is still much to say
         return table_facts(table) | {"note": str(error)}
-    place_encoder(done.raw, encoder)
     recipe = Recipe(done.raw)
     columns = make_columns(recipe)
     parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
-    facts = probe(recipe, table, columns, parts["train"], torch_device(device))
+    facts, summaries = probe(recipe, table, columns, parts["train"], torch_device(device))
     return {
         "data": {
             "source": recipe.data.source,
@@ -78,7 +70,7 @@ def describe(
             "rows_lost_in_reading": sum(problem.fatal for problem in table.problems),
         },
         "columns": {
-            name: {"type": column.type, "role": column.role, "reason": done.reasons[name], **column.summary()}
+            name: {"type": column.type, "role": column.role, "reason": done.reasons[name], **summaries[name]}
             for name, column in columns.items()
         }
         | {name: {"role": "unused", "reason": done.reasons.get(name, "as asked")} for name in recipe.data.unused},
@@ -86,9 +78,26 @@ def describe(
     }
 
 
-def table_facts(table: Table) -> dict[str, Any]:
-    from ..columns import infer
+def run_facts(run: RunFolder, device: str) -> dict[str, Any]:
+    recipe = run.recipe()
+    columns = run.columns(recipe)
+    passed = [name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"]
+    figures = run.read_json("evaluation.json")
+    about = run.read_json("data.json") or {}
+    return {
+        "run": str(run.path),
+        "finished": run.finished,
+        "data": {key: about.get(key) for key in ("source", "rows", "splits")},
+        "columns": {
+            name: {"type": column.type, "role": column.role, **column.summary()} for name, column in columns.items()
+        },
+        **({} if passed else model_facts(recipe, columns, torch_device(device))),
+        "note": f"the encoder of {', '.join(passed)} was passed in from Python" if passed else None,
+        "metrics": {name: one["metrics"] for name, one in figures["outputs"].items()} if figures else None,
+    }
 
+
+def table_facts(table: Table) -> dict[str, Any]:
     found = {name: infer(table[name], name) for name in table.columns}
     columns = {
         name: {"type": one[0], "reason": one[1]}
@@ -101,18 +110,24 @@ def table_facts(table: Table) -> dict[str, Any]:
 
 def probe(
     recipe: Recipe, table: Table, columns: Mapping[str, Column], train: Any, device: torch.device
-) -> dict[str, Any]:
-    """Fit on training rows and encode a few of them: enough to know every size."""
-    import pyarrow as pa
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Fit on training rows and encode a few of them: enough to know every size. Gives facts of the model and of each
+    column.
 
+    What a column learns from the stored tensors of all training rows would be wrong of a few, so it is not told.
+    """
     for name, column in columns.items():
         column.fit(table[name].take(pa.array(train)), table.locate)
     few = table.take(train[:PROBE].tolist())
     encoded, _ = encode_all(few, columns)
+    summaries = {}
     for name, column in columns.items():
+        before = column.summary()
         column.calibrate(encoded[name].batch.values, encoded[name].present.nonzero()[0])
+        after = column.summary()
+        summaries[name] = {key: value for key, value in after.items() if before.get(key) == value}
     stored = sum(one.batch.values[:1].nbytes for one in encoded.values()) * table.rows
-    return {"stored_bytes": stored, **model_facts(recipe, columns, device)}
+    return {"stored_bytes": stored, **model_facts(recipe, columns, device)}, summaries
 
 
 def model_facts(recipe: Recipe, columns: Mapping[str, Column], device: torch.device) -> dict[str, Any]:
@@ -154,9 +169,7 @@ def blank_batch(model: Model, columns: Mapping[str, Column], rows: int) -> Batch
     """A batch of zeros in the stored form of each input."""
     parts = {}
     for name in model.inputs:
-        spec = columns[name].spec()
-        kind = {"image": torch.uint8, "ids": torch.int64}.get(spec.kind, torch.float32)
-        parts[name] = ColumnBatch(torch.zeros(rows, *spec.shape, dtype=kind))
+        parts[name] = ColumnBatch(blank(columns[name], rows))
     return Batch(parts, torch.arange(rows))
 
 
@@ -184,7 +197,7 @@ def show(facts: Mapping[str, Any]) -> None:
     for name, one in columns.items():
         rest = {key: value for key, value in one.items() if key not in ("role", "type")}
         told = "; ".join(f"{key}: {value}" for key, value in rest.items() if value is not None)
-        page.add_row(name, str(one.get("role", "")), str(one.get("type", "")), told)
+        page.add_row(*(Text(cell) for cell in (name, one.get("role") or "", one.get("type") or "", told)))
     console.print(page)
     for key, value in facts.items():
         if key != "columns" and value is not None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image as Picture
+from PIL.Image import fromarray
 from torch import Tensor
 
 from ..columns import Column
+from ..columns.image import SUFFIXES
+from ..console import Console
 from ..data.batches import Batches, ColumnBatch, Order
 from ..data.prepare import encode_all
 from ..data.source import open_source
@@ -24,7 +30,18 @@ from ..recipe import Recipe
 from ..training.loop import Validation
 from ..training.precision import Precision
 
-__all__ = ["Collected", "collect", "evaluate", "examine", "validation"]
+__all__ = [
+    "EXACT",
+    "Collected",
+    "as_table",
+    "collect",
+    "evaluate",
+    "examine",
+    "headline",
+    "rows_as_columns",
+    "stratify_by",
+    "validation",
+]
 
 WORST = 24
 EXACT = Precision("fp32", "final figures and predictions are computed in float32")
@@ -83,8 +100,8 @@ def metrics_of(model: Model, columns: Mapping[str, Column], seen: Collected) -> 
 def validation(model: Model, columns: Mapping[str, Column], seen: Collected) -> Validation:
     """What the loop chooses a model by: the goal of a single output, the loss where there are several."""
     metrics = metrics_of(model, columns, seen)
-    losses = {name: seen.losses[name][seen.present[name]].double().mean() for name in model.outputs}
-    loss = float(sum(model.importance[name] * value for name, value in losses.items()))
+    each = {name: seen.losses[name][seen.present[name]].double() for name in model.outputs}
+    loss = float(sum(model.importance[name] * rows.mean() for name, rows in each.items() if len(rows)))
     if len(model.outputs) == 1:
         head = model.head(model.outputs[0])
         goal = metrics[model.outputs[0]].get(head.goal, -loss)
@@ -145,43 +162,113 @@ def evaluate(
     model: Model,
     source: Any = None,
     *,
-    part: str = "test",
+    part: str | None = None,
     device: torch.device,
-) -> tuple[dict[str, Any], list[Problem]]:
+    console: Console,
+) -> dict[str, Any]:
     """Evaluate a trained model: on a split of the recipe's own data, or on all rows of another source.
 
-    Gives ``{"split", "rows", "outputs"}`` and what was wrong with which row.
+    Gives ``{"split", "rows", "outputs"}``; rows that cannot be used are told of on the console.
 
     Raises:
+        UsageError: there is no such split.
         DataError: the source lacks a column, or no row of it can be used.
     """
-    table = open_source(recipe.data.source if source is None else source)
+    if part not in (None, "all", *SPLITS):
+        raise UsageError(f"{part!r} is not a split", mend=f"Known: {', '.join(SPLITS)}, all.")
+    part = part or ("test" if source is None else "all")
+    table = as_table(recipe, own_source(recipe) if source is None else source)
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise DataError(f"the columns {', '.join(missing)} are missing", place=table.name)
-    if source is None:
-        rows = own_split(recipe, table, part)
-    else:
-        rows, part = np.arange(table.rows, dtype=np.int64), "all rows"
+        raise DataError(
+            f"the column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} cannot be found",
+            place=table.name,
+            mend=f"It has: {', '.join(table.columns)}.",
+        )
     encoded, problems = encode_all(table, columns, cache=cache_folder())
     bad = np.zeros(table.rows, bool)
     bad[[problem.row for problem in problems if problem.fatal]] = True
+    tell_broken([*table.problems, *problems], console)
+    if part == "all":
+        rows = np.arange(table.rows, dtype=np.int64)
+    else:
+        rows = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))[part]
     present = np.logical_or.reduce([encoded[name].present for name in model.outputs])
     rows = rows[~bad[rows] & present[rows]]
     if not len(rows):
-        raise DataError("no row can be evaluated", place=table.name)
+        raise DataError(f"no row of this split ({part}) can be evaluated", place=table.name)
     tensors = {name: one.batch for name, one in encoded.items()}
     for name in model.outputs:
         tensors[name] = ColumnBatch(tensors[name].values, torch.from_numpy(encoded[name].present))
     seen = collect(model, Batches(tensors, device), rows, EXACT)
     outputs = examine(model, columns, tensors, table, seen)
-    return {"split": part, "rows": len(rows), "outputs": outputs}, [*table.problems, *problems]
+    return {"split": "all rows" if part == "all" else part, "rows": len(rows), "outputs": outputs}
 
 
-def own_split(recipe: Recipe, table: Table, part: str) -> NDArray[np.int64]:
-    if part not in SPLITS:
-        raise UsageError(f"{part!r} is not a split", mend=f"Known: {', '.join(SPLITS)}.")
-    return split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))[part]
+def own_source(recipe: Recipe) -> str:
+    """What the run was trained on, where that can be opened again."""
+    if recipe.data.source.startswith("memory:"):
+        raise UsageError(
+            "the run was trained on data that were only in memory", mend="Give the data to evaluate it on."
+        )
+    return recipe.data.source
+
+
+def tell_broken(problems: Sequence[Problem], console: Console) -> None:
+    """Say how many rows are left out, and show the first."""
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        count = len({problem.place for problem in fatal})
+        console.warn(f"{count} row{'s' if count > 1 else ''} cannot be used and left out; the first: {fatal[0]}")
+
+
+# Sources as a run reads them -----------------------------------------------------------------------------------------
+
+
+def as_table(recipe: Recipe, source: Any) -> Table:
+    """A source, or a list of cells for a model with a single input."""
+    single = next(iter(recipe.inputs)) if len(recipe.inputs) == 1 else None
+    if isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
+        source = [source]
+    if isinstance(source, np.ndarray) and source.dtype.names is None and single is not None:
+        return open_source({single: source})
+    source = rows_as_columns(source)
+    if not isinstance(source, list | tuple):
+        return renamed(open_source(source), recipe)
+    if single is None:
+        raise UsageError(
+            f"the model reads {len(recipe.inputs)} columns ({', '.join(recipe.inputs)})",
+            mend="Give a table, or a mapping for each row.",
+        )
+    if len({cell.shape for cell in source if isinstance(cell, np.ndarray)}) > 1:  # pictures of several sizes
+        source = [fromarray(cell) if isinstance(cell, np.ndarray) else cell for cell in source]
+    return open_source({single: [as_cell(cell) for cell in source]}, name="rows")
+
+
+def rows_as_columns(source: Any) -> Any:
+    """A list of mappings, one a row, as a mapping of columns; a row may lack some. Anything else stays as it is."""
+    if not isinstance(source, list | tuple) or not source or not all(isinstance(row, Mapping) for row in source):
+        return source
+    names = dict.fromkeys(name for row in source for name in row)
+    return {name: [as_cell(row.get(name)) for row in source] for name in names}
+
+
+def as_cell(value: Any) -> Any:
+    """Paths as text, and Pillow's pictures as the bytes of a file."""
+    if isinstance(value, Picture):
+        buffer = io.BytesIO()
+        value.save(buffer, "PNG")
+        return buffer.getvalue()
+    return str(value) if isinstance(value, Path) else value
+
+
+def renamed(table: Table, recipe: Recipe) -> Table:
+    """A folder of pictures has a column `image`; the only picture that the model reads may be called otherwise."""
+    pictures = [name for name, settings in recipe.inputs.items() if settings.type == "image"]
+    if len(recipe.inputs) == 1 and pictures and pictures[0] not in table.columns and table.columns[:1] == ["image"]:
+        names = [pictures[0] if name == "image" else name for name in table.data.column_names]
+        table.data = table.data.rename_columns(names)
+    return table
 
 
 def stratify_by(recipe: Recipe) -> str | None:

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from ..columns import COLUMNS
 from ..data.source import open_source
 from ..heads import HEADS
-from ..recipe import Recipe
+from ..recipe import Dumper, Recipe
 from .complete import complete
-from .train import describe_source, place_encoder
+from .train import describe_source
 
 __all__ = ["commented", "write_recipe"]
 
@@ -22,9 +22,7 @@ __all__ = ["commented", "write_recipe"]
 def write_recipe(source: Any, raw: Mapping[str, Any], *, encoder: str | None = None) -> str:
     """The complete recipe for a source as YAML with a comment on each line."""
     table = open_source(source)
-    given = {**raw, "data": {**(raw.get("data") or {}), "source": describe_source(source, table)}}
-    done = complete(given, table)
-    place_encoder(done.raw, encoder)
+    done = complete(raw, table, encoder, source=describe_source(source, table))
     recipe = Recipe(done.raw)
     head = (
         "# A recipe of Zhixing: every setting that there is, with its default. Lines may be left out.\n"
@@ -64,7 +62,7 @@ def choices(settings: BaseModel, name: str) -> str:
 
 def scalar(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+    text: str = yaml.dump(plain, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=10_000).strip()
     return text.removesuffix("...").strip()
 
 

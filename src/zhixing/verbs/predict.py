@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import torch
 from rich.console import Console as RichConsole
+from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from ..columns import Column
 from ..columns.image import SUFFIXES
@@ -27,11 +31,15 @@ from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
 from ..model import Model
 from ..recipe import Recipe
-from .evaluate import EXACT, collect
+from ..run import blank, finite
+from .evaluate import EXACT, as_table, collect
 
 __all__ = ["predict", "predict_command", "predict_table"]
 
-SHOWN = 50
+SHOWN = 50  # rows of a table for a person
+TOLD = 10  # problems that are told one by one
+RUN_BYTES = 64 << 20  # encoded rows that are held at a time
+LEAST_RUN = 256
 
 
 def predict_table(
@@ -42,8 +50,11 @@ def predict_table(
     *,
     device: torch.device,
     probabilities: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[pa.Table, list[Problem]]:
     """Answers for every row of a table: one row each, in order; a row that cannot be read has empty answers.
+
+    Rows are read, encoded and answered in runs, so that memory holds no more than one run and the answers.
 
     Gives the answers and what was wrong with which row.
 
@@ -58,23 +69,44 @@ def predict_table(
             mend=f"It has: {', '.join(table.columns)}.",
         )
     inputs = {name: columns[name] for name in recipe.inputs}
+    size = max(LEAST_RUN, RUN_BYTES // sum(blank(column, 1).nbytes for column in inputs.values()))
+    parts, problems = [], list(table.problems)
+    for start in range(0, max(1, table.rows), size):
+        answers, found = answer(model, columns, inputs, rows_from(table, start, size), device, probabilities)
+        parts.append(answers)
+        problems += [replace(problem, row=start + problem.row) for problem in found]
+        progress(min(table.rows, start + size))
+    return pa.concat_tables(parts, promote_options="permissive"), problems
+
+
+def rows_from(table: Table, start: int, size: int) -> Table:
+    """A run of rows, without a copy."""
+    return replace(table, data=table.data.slice(start, size), place=lambda row: table.where(start + row))
+
+
+def answer(
+    model: Model,
+    columns: Mapping[str, Column],
+    inputs: Mapping[str, Column],
+    table: Table,
+    device: torch.device,
+    probabilities: bool,
+) -> tuple[pa.Table, list[Problem]]:
+    """Answers for one run of rows."""
     encoded, problems = encode_all(table, inputs)
     good = np.ones(table.rows, bool)
     good[[problem.row for problem in problems if problem.fatal]] = False
     rows = np.flatnonzero(good).astype(np.int64)
-    answers: dict[str, pa.Array] = {}
-    seen = collect(
-        model, Batches({name: one.batch for name, one in encoded.items()}, device), rows, EXACT, with_targets=False
-    )
+    if not len(rows):
+        return pa.table({name: pa.nulls(table.rows) for name in model.outputs}), problems
+    batches = Batches({name: one.batch for name, one in encoded.items()}, device)
+    seen = collect(model, batches, rows, EXACT, with_targets=False)
     back = pa.array(np.where(good, np.cumsum(good) - 1, 0), mask=~good)  # each row's place among the good ones
+    answers: dict[str, pa.Array] = {}
     for name in model.outputs:
-        if not len(rows):
-            answers[name] = pa.nulls(table.rows)
-            continue
-        for part, cells in model.head(name).decode(seen.predictions[name], columns[name]).items():
-            if probabilities or not part.startswith("probability_"):
-                answers[f"{name}_{part}" if part else name] = pa.array(cells).take(back)
-    return pa.table(answers), [*table.problems, *problems]
+        cells = model.head(name).decode(seen.predictions[name], columns[name], probabilities=probabilities)
+        answers |= {f"{name}_{part}" if part else name: pa.array(found).take(back) for part, found in cells.items()}
+    return pa.table(answers), problems
 
 
 def predict(
@@ -96,82 +128,72 @@ def predict(
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         raise DataError(f"{len(fatal)} rows cannot be read; the first: {fatal[0]}", place=table.name)
-    return answers.to_pandas() if type(source).__module__.split(".")[0] == "pandas" else answers
-
-
-def as_table(recipe: Recipe, source: Any) -> Table:
-    """A source, or a list of cells for a model with a single input."""
-    single = next(iter(recipe.inputs)) if len(recipe.inputs) == 1 else None
-    if isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
-        source = [source]
-    if isinstance(source, np.ndarray) and single is not None:
-        return open_source({single: source})
-    if not isinstance(source, list | tuple):
-        return renamed(open_source(source), recipe)
-    if source and all(isinstance(row, Mapping) for row in source):
-        return open_source(pa.Table.from_pylist([dict(row) for row in source]))
-    if single is None:
-        raise UsageError(
-            f"the model reads {len(recipe.inputs)} columns ({', '.join(recipe.inputs)})",
-            mend="Give a table, or a mapping for each row.",
-        )
-    cells = [str(cell) if isinstance(cell, Path) else cell for cell in source]
-    if cells and isinstance(cells[0], np.ndarray):
-        return open_source({single: np.stack(cells)})
-    return Table(pa.table({single: cells}), name="rows")
-
-
-def renamed(table: Table, recipe: Recipe) -> Table:
-    """A folder of pictures has a column `image`; the only picture that the model reads may be called otherwise."""
-    pictures = [name for name, settings in recipe.inputs.items() if settings.type == "image"]
-    if len(recipe.inputs) == 1 and pictures and pictures[0] not in table.columns and table.columns[:1] == ["image"]:
-        names = [pictures[0] if name == "image" else name for name in table.data.column_names]
-        table.data = table.data.rename_columns(names)
-    return table
+    if type(source).__module__.partition(".")[0] != "pandas":
+        return answers
+    frame = answers.to_pandas()
+    frame.index = source.index
+    return frame
 
 
 # The command ---------------------------------------------------------------------------------------------------------
 
 
 def predict_command(
-    run: Path,
+    recipe: Recipe,
+    columns: Mapping[str, Column],
+    model: Model,
     inputs: Sequence[str],
     *,
+    device: torch.device,
     out: Path | None,
     form: str,
     probabilities: bool,
-    device: str,
     console: Console,
 ) -> dict[str, Any]:
     """``zhixing predict``: print or write the answers beside what was asked; gives a summary.
 
     Broken rows are told of and have empty answers, so that nothing shifts.
     """
-    from ..api import load
-
-    loaded = load(run, device=device)
-    table = table_of(loaded.settings, inputs)
-    answers, problems = predict_table(
-        loaded.settings, loaded.fitted, loaded.model, table, device=loaded.device, probabilities=probabilities
-    )
-    fatal = [problem for problem in problems if problem.fatal]
-    for problem in fatal[:10]:
-        console.warn(str(problem))
-    if len(fatal) > 10:
-        console.warn(f"… and {len(fatal) - 10} more")
-    whole = beside(table, answers)
+    if out is not None:
+        check_out(out)
+    with TemporaryDirectory() as folder, console:
+        table = table_of(recipe, inputs, Path(folder))
+        answers, problems = predict_table(
+            recipe, columns, model, table, device=device, probabilities=probabilities,
+            progress=lambda done: console.progress("predicting", done, table.rows),
+        )  # fmt: skip
+        lost = {problem.place for problem in table.problems if problem.fatal}
+        fatal = [problem for problem in problems if problem.fatal]
+        for problem in fatal[:TOLD]:
+            console.warn(str(problem))
+        if len(fatal) > TOLD:
+            console.warn(f"… and {len(fatal) - TOLD} more")
+        if lost:
+            console.warn(f"{len(lost)} rows could not be read as rows at all, and have no answer")
+        whole = beside(table, answers)
     if out is not None:
         write(whole, out)
         console.say(f"{whole.num_rows:,} rows in {out}")
     else:
         show(whole, form)
-    return {"rows": whole.num_rows, "broken": len({p.row for p in fatal}), "out": None if out is None else str(out)}
+    broken = len({problem.place for problem in fatal})
+    return {"rows": whole.num_rows, "broken": broken, "out": None if out is None else str(out)}
 
 
-def table_of(recipe: Recipe, inputs: Sequence[str]) -> Table:
+def check_out(out: Path) -> None:
+    """Refuse a file that could not be written, before any work is done."""
+    if out.suffix.lower() not in WRITERS:
+        what = out.suffix or "a file without a suffix"
+        raise UsageError(f"cannot write {what}", place=out, mend=f"Use {', '.join(WRITERS)}.")
+    if not out.parent.is_dir():
+        raise UsageError("there is no such folder", place=out.parent)
+
+
+def table_of(recipe: Recipe, inputs: Sequence[str], folder: Path) -> Table:
+    """What was asked for on the command line; ``folder`` is a temporary one for standard input."""
     if not inputs or list(inputs) == ["-"]:
-        return from_standard_input()
-    if len(inputs) == 1 and Path(inputs[0]).suffix.lower() not in SUFFIXES:
+        return from_standard_input(folder)
+    if len(inputs) == 1:
         return as_table(recipe, inputs[0])
     strange = [name for name in inputs if Path(name).suffix.lower() not in SUFFIXES]
     if strange:
@@ -179,22 +201,27 @@ def table_of(recipe: Recipe, inputs: Sequence[str]) -> Table:
     return as_table(recipe, list(inputs))
 
 
-def from_standard_input() -> Table:
-    """JSON lines or CSV, told apart by the first character."""
+def from_standard_input(folder: Path) -> Table:
+    """JSON lines or CSV, told apart by the first character. Files that cells name lie in the current folder."""
     if sys.stdin.isatty():
         raise UsageError(
             "there is nothing to predict for", mend="Give files, a folder, a table, or rows on standard input."
         )
     content = sys.stdin.buffer.read()
-    suffix = ".jsonl" if content.lstrip()[:1] in (b"{", b"[") else ".csv"
-    import tempfile
+    first = content.lstrip()[:1]
+    path = folder / ("input.json" if first == b"[" else "input.jsonl" if first == b"{" else "input.csv")
+    path.write_bytes(content)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"input{suffix}"
-        path.write_bytes(content)
+    def named(place: object) -> str:
+        return str(place).replace(str(path), "standard input")
+
+    try:
         table = open_source(path, name="standard input")
-    table.base = Path()
-    return table
+    except DataError as error:
+        raise DataError(error.what, place=named(error.place), mend=error.mend) from error
+    place = table.where
+    problems = [replace(problem, place=named(problem.place)) for problem in table.problems]
+    return replace(table, base=Path(), place=lambda row: named(place(row)), problems=problems)
 
 
 def beside(table: Table, answers: pa.Table) -> pa.Table:
@@ -209,26 +236,45 @@ def beside(table: Table, answers: pa.Table) -> pa.Table:
 
 
 def write(whole: pa.Table, out: Path) -> None:
-    suffix = out.suffix.lower()
-    if suffix == ".parquet":
-        pa.parquet.write_table(whole, out)
-    elif suffix == ".csv":
-        pa.csv.write_csv(flat(whole), out)
-    elif suffix in (".jsonl", ".ndjson"):
-        with out.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in whole.to_pylist())
-    else:
-        raise UsageError(
-            f"cannot write {suffix or 'a file without a suffix'}", place=out, mend="Use .csv, .parquet or .jsonl."
-        )
+    """Write a table beside its place and rename it, so that a file under this name is whole."""
+    part = out.with_name(f".{out.name}.part")
+    try:
+        WRITERS[out.suffix.lower()](whole, part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_lines(whole: pa.Table, out: Path) -> None:
+    with out.open("w", encoding="utf-8") as file:
+        file.writelines(json_lines(whole))
+
+
+def write_csv(whole: pa.Table, out: Path | io.BytesIO) -> None:
+    pa.csv.write_csv(flat(whole), out)
+
+
+WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
+    ".csv": write_csv,
+    ".parquet": pa.parquet.write_table,
+    ".jsonl": write_lines,
+    ".ndjson": write_lines,
+}
+
+
+def json_lines(whole: pa.Table) -> Iterator[str]:
+    """A line of JSON for each row, some thousand rows in memory at a time; numbers that JSON lacks become null."""
+    for batch in whole.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            yield json.dumps(finite(row), ensure_ascii=False, default=str) + "\n"
 
 
 def flat(whole: pa.Table) -> pa.Table:
-    """CSV has no lists: they become text between bars."""
+    """CSV has no lists: they become text between bars. Where nothing is known of a column, its cells are empty."""
     columns = {}
     for name in whole.column_names:
         values = whole[name]
-        if pa.types.is_list(values.type):
+        if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
             cells = [None if cell is None else "|".join(map(str, cell)) for cell in values.to_pylist()]
             values = pa.chunked_array([pa.array(cells, pa.string())])
         columns[name] = values
@@ -237,16 +283,19 @@ def flat(whole: pa.Table) -> pa.Table:
 
 def show(whole: pa.Table, form: str) -> None:
     if form == "jsonl":
-        for row in whole.to_pylist():
-            sys.stdout.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.writelines(json_lines(whole))
     elif form == "csv":
         buffer = io.BytesIO()
-        pa.csv.write_csv(flat(whole), buffer)
+        write_csv(whole, buffer)
         sys.stdout.write(buffer.getvalue().decode())
     else:
-        page = RichTable(*whole.column_names)
+        page = RichTable(*(RichColumn(Text(name)) for name in whole.column_names))
         for row in whole.slice(0, SHOWN).to_pylist():
-            page.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+            page.add_row(*(Text(in_short(cell)) for cell in row.values()))
         RichConsole().print(page)
         if whole.num_rows > SHOWN:
             print(f"… and {whole.num_rows - SHOWN:,} more rows; write them with --out answers.csv")
+
+
+def in_short(cell: Any) -> str:
+    return "" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)

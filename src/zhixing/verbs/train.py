@@ -32,7 +32,7 @@ from ..model import Model
 from ..recipe import Recipe
 from ..report import write_card, write_report
 from ..run import RunFolder, build_model, environment, make_columns, new_folder, write_whole
-from ..training.checkpoint import Writer, latest
+from ..training.checkpoint import Writer, exclusive, latest
 from ..training.loop import Hooks, Loop, Options
 from ..training.optimizers import OPTIMIZERS
 from ..training.precision import Precision, choose_precision, count_multiplications
@@ -64,7 +64,7 @@ class Session:
     prepared: Prepared
     device: torch.device
     console: Console
-    custom: Mapping[str, nn.Module]
+    model: Model
     reasons: Mapping[str, str]
 
 
@@ -87,31 +87,25 @@ def train(
         Stopped: a signal asked to stop.
     """
     console = console or Console(quiet=True)
-    problems = recipes.check(raw)
-    if problems:
-        raise RecipeError(problems)
     table = open_source(source)
-    given: dict[str, Any] = {**raw, "data": {**(raw.get("data") or {}), "source": describe_source(source, table)}}
-    done = complete(given, table)
-    modules = place_encoder(done.raw, encoder)
+    done = complete(raw, table, encoder, source=describe_source(source, table))
     recipe = Recipe(done.raw)
     for name in recipe.data.unused:
-        console.say(f"  {name}: not used: {done.reasons.get(name, 'as asked')}")
+        tell = console.warn if name in done.dropped else console.say
+        tell(f"  {name}: not used: {done.reasons.get(name, 'as asked')}")
     for name in (*recipe.inputs, *recipe.outputs):
         kind = (recipe.inputs.get(name) or recipe.outputs[name]).type
         console.say(f"  {name}: {kind} ({'predicted' if name in recipe.outputs else 'read'}): {done.reasons[name]}")
     columns, prepared = make_data(recipe, table, console)
     where = torch_device(device)
     recipe = resolved(recipe, columns, where)
+    model = build(recipe, columns, done.modules)  # one that cannot be built is told of before anything is written
     folder = claim_folder(out, table.name)
-    (folder / "recipe.yaml").write_text(recipes.dump(recipe.plain()), "utf-8")
+    write_whole(folder / "recipe.yaml", recipes.dump(recipe.plain()).encode())  # from here on it can be resumed
     run = RunFolder(folder)
-    run.write_columns(columns)
-    run.write_json("data.json", data_facts(table, recipe.data.source, columns, prepared, done.reasons))
-    with (folder / "problems.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(vars(problem), ensure_ascii=False) + "\n" for problem in prepared.problems)
+    write_data(run, table, recipe, columns, prepared, done.reasons)
     tell_problems(prepared, folder, console)
-    return work(Session(run, recipe, table, columns, prepared, where, console, modules, done.reasons))
+    return work(Session(run, recipe, table, columns, prepared, where, console, model, done.reasons))
 
 
 def resume(
@@ -142,12 +136,21 @@ def resume(
             place=recipe.data.source,
             mend="Restore them, or start a new run.",
         )
+    if was is None:  # killed before it had written all that comes before training
+        write_data(run, table, recipe, columns, prepared, {})
     name = next((name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"), None)
     modules = {name: encoder} if name is not None and encoder is not None else {}
-    return work(Session(run, recipe, table, columns, prepared, torch_device(device), console, modules, {}))
+    model = build(recipe, columns, modules)
+    return work(Session(run, recipe, table, columns, prepared, torch_device(device), console, model, {}))
 
 
 # Before the loop ----------------------------------------------------------------------------------------------------
+
+
+def build(recipe: Recipe, columns: Mapping[str, Column], modules: Mapping[str, nn.Module]) -> Model:
+    """The model as training starts with it."""
+    with reproducible(recipe.training.threads):
+        return build_model(recipe, columns, modules)  # type: ignore[arg-type]
 
 
 def describe_source(source: Any, table: Table) -> str:
@@ -156,29 +159,6 @@ def describe_source(source: Any, table: Table) -> str:
         path = Path(source)
         return str(path.resolve()) if path.exists() else str(source)
     return f"memory:{table.name}"
-
-
-def place_encoder(raw: dict[str, Any], encoder: Any) -> dict[str, nn.Module]:
-    """Put an encoder that was named without its column where it belongs; gives modules passed in, by column."""
-    if encoder is None:
-        return {}
-    wide = [name for name, settings in raw["inputs"].items() if settings["type"] not in ("number", "category", "date")]
-    names = wide or list(raw["inputs"])
-    if len(names) != 1:
-        raise UsageError(
-            f"which input is the encoder for? There are {', '.join(names)}",
-            mend=f"Name it: --set inputs.{names[0]}.encoder={encoder if isinstance(encoder, str) else 'NAME'}",
-        )
-    settings = raw["inputs"][names[0]]
-    if isinstance(encoder, nn.Module):
-        settings["encoder"] = {"name": "custom", "module": type(encoder).__qualname__}
-        return {names[0]: encoder}
-    chosen = {"name": encoder} if isinstance(encoder, str) else dict(encoder)
-    before = settings.get("encoder")
-    if isinstance(before, dict) and before.get("name", chosen["name"]) == chosen["name"]:
-        chosen = {**before, **chosen}
-    settings["encoder"] = chosen
-    return {}
 
 
 def make_data(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Column], Prepared]:
@@ -225,13 +205,29 @@ def torch_device(name: str) -> torch.device:
 def claim_folder(out: Path | None, name: str) -> Path:
     if out is None:
         return new_folder(Path("runs"), name)
-    if out.exists() and any(out.iterdir()):
+    left = {".recipe.yaml.part"}  # of a run that was killed before it had a recipe
+    if out.exists() and {path.name for path in out.iterdir()} - left:
         raise UsageError(
             f"{out} exists and is not empty",
             mend=f"Name another folder, or go on with that run: zhixing train --resume {out}",
         )
     out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def write_data(
+    run: RunFolder,
+    table: Table,
+    recipe: Recipe,
+    columns: Mapping[str, Column],
+    prepared: Prepared,
+    reasons: Mapping[str, str],
+) -> None:
+    """What was learned of the data, and all that is wrong with them."""
+    run.write_columns(columns)
+    run.write_json("data.json", data_facts(table, recipe.data.source, columns, prepared, reasons))
+    lines = [json.dumps(vars(problem), ensure_ascii=False) + "\n" for problem in prepared.problems]
+    write_whole(run.path / "problems.jsonl", "".join(lines).encode())
 
 
 def tell_problems(prepared: Prepared, folder: Path, console: Console) -> None:
@@ -252,30 +248,38 @@ def tell_problems(prepared: Prepared, folder: Path, console: Console) -> None:
 def work(session: Session) -> RunFolder:
     """Build, train, evaluate, report."""
     run, recipe, console = session.folder, session.recipe, session.console
-    with reproducible(recipe.training.threads), asked_to_stop() as stop, console:
-        model = build_model(recipe, session.columns, session.custom)  # type: ignore[arg-type]
+    with exclusive(run.path), reproducible(recipe.training.threads), asked_to_stop() as stop, console:
+        model = session.model
         model.to(session.device).channels_last()
         batches = Batches(session.prepared.columns, session.device)
         loop = make_loop(session, model, batches, stop)
-        checkpoint, wrong = latest(run.checkpoints)
-        for error in wrong:
-            console.warn(f"{error}; falling back to the one before")
-        if checkpoint is not None:
-            loop.restore(checkpoint)
-            console.say(f"going on from step {checkpoint.step} of {loop.options.total_steps}")
-        elif wrong or run.checkpoints.exists():
-            console.say("there is no good checkpoint: the run starts again")
-        cut_log(run, loop.progress.log_bytes)
-        try:
+        assert loop.writer is not None
+        with loop.writer:
+            take_up(session, loop)
             loop.run()
-        finally:
-            if loop.writer is not None:
-                loop.writer.close()
         if stop.signum and not (loop.progress.stopped_early or loop.progress.step == loop.options.total_steps):
             raise Stopped(stop.signum, run.path, loop.progress.step)
         model.load_state_dict(loop.chosen_weights())
         finish(session, model, batches, loop)
     return run
+
+
+def take_up(session: Session, loop: Loop) -> None:
+    """Bring the loop to where the newest good checkpoint stands, and the log with it."""
+    run, console = session.folder, session.console
+    checkpoint, wrong = latest(run.checkpoints)
+    for error in wrong:
+        console.warn(f"{error}; falling back to the one before")
+    if checkpoint is not None:
+        loop.restore(checkpoint)
+        console.say(f"going on from step {checkpoint.step} of {loop.options.total_steps}")
+    elif wrong:
+        console.warn("there is no good checkpoint: the run starts again from its first step")
+    missing = cut_log(run, loop.progress.log_bytes)
+    if missing:
+        console.warn(
+            f"metrics.jsonl lacks its last {missing:,} bytes: the log of some steps is lost, the training is not"
+        )
 
 
 def make_loop(session: Session, model: Model, batches: Batches, stop: StopRequest) -> Loop:
@@ -309,7 +313,10 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
     hooks = make_hooks(session, model, batches, precision, options, stop)
     optimizer = training.optimizer
     if optimizer.keywords()["lr"] == "find":
-        lr = find_rate(model, optimizer, batches, order, precision, seed=recipe.seed, augment=hooks.augment)
+        lr = find_rate(
+            model, optimizer, batches, order, precision,
+            seed=recipe.seed, augment=hooks.augment, micro_batch=options.micro_batch,
+        )  # fmt: skip
         console.say(f"learning rate found: {lr:.3g}")
         plain = recipe.plain()
         plain["training"]["optimizer"]["lr"] = lr
@@ -326,7 +333,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         precision,
         seed=recipe.seed,
         hooks=hooks,
-        writer=Writer(run.checkpoints, keep=training.keep_checkpoints),
+        writer=Writer(run.checkpoints, keep=training.keep_checkpoints, logs=[run.path / "metrics.jsonl"]),
     )
 
 
@@ -422,17 +429,22 @@ def make_augment(session: Session) -> Any:
     return augment
 
 
-def cut_log(run: RunFolder, size: int) -> None:
-    """Bring the log back to where the checkpoint saw it; what came after is written again."""
+def cut_log(run: RunFolder, size: int) -> int:
+    """Bring the log back to where the checkpoint saw it; what came after is written again. Gives the bytes it lacks."""
     path = run.path / "metrics.jsonl"
-    if path.exists():
-        os.truncate(path, min(size, path.stat().st_size))
+    there = path.stat().st_size if path.exists() else 0
+    if there > size:
+        os.truncate(path, size)
+    return max(0, size - there)
 
 
 def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None:
-    """Keep the weights, look at the test rows once, and write the report."""
+    """Look at the test rows once, write the report, and keep the weights.
+
+    The weights' manifest comes last: it says that the run is finished, so a run that is killed among these files does
+    them again when it is resumed.
+    """
     run, console = session.folder, session.console
-    run.write_weights(model.state_dict())
     part = next(name for name in ("test", "validation", "train") if len(session.prepared.split[name]))
     rows = session.prepared.split[part]
     seen = collect(model, batches, rows, EXACT)
@@ -440,6 +452,7 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     run.write_json("evaluation.json", {"split": part, "rows": len(rows), "outputs": outputs})
     write_report(run.path)
     write_card(run.path)
+    run.write_weights(model.state_dict())
     metrics = {name: entry["metrics"] for name, entry in outputs.items()}
     console.close()
     console.say(f"{part} ({len(rows):,} rows): {headline(metrics)}")
