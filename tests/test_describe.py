@@ -55,7 +55,9 @@ def test_counts_of_parameters_and_operations_are_the_models(run: zx.Run, csv: Pa
     facts = describe(str(csv), {}, console=QUIET)
     assert facts["parameters"] == sum(p.numel() for p in run.model.parameters())
     assert describe(str(run.path), {}, console=QUIET)["parameters"] == facts["parameters"]
-    linear = describe(str(csv), assemble(None, settings=["fusion.widths=[]", "inputs.age.encoder.dropout=0.1"]), console=QUIET)
+    linear = describe(
+        str(csv), assemble(None, settings=["fusion.widths=[]", "inputs.age.encoder.dropout=0.1"]), console=QUIET
+    )
     weights = linear["parameters_by_part"]["head of label"] - 2  # one layer to two logits, without its biases
     assert linear["forward_flops_per_row"] == 2 * weights
     assert "encoder of age" not in linear["parameters_by_part"]  # numbers still pass through

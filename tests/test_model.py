@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_losses_of_parts_add_up_to_that_of_the_whole(two: Any, sizes: list[int])
     model, batch = whole(two)
     model.weigh(batch)
     edges = np.cumsum([0, *sizes])
-    parts = [model.loss(batch.part(a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    parts = [model.loss(batch.part(a, b)) for a, b in pairwise(edges) if b > a]
     torch.testing.assert_close(torch.stack(parts).sum(), model.loss(batch))
 
 
@@ -167,6 +168,15 @@ def test_a_table_of_many_numbers_trains(bench: Callable[..., Any], fusion: str) 
     loop.run()
     with torch.no_grad():
         assert float(model.loss(batch)) < 0.6 * before
+
+
+def test_values_that_are_handed_on_are_what_the_modules_would_give(two: Any) -> None:
+    model, batch = whole(two)
+    assert model.handed_on == [True, False]
+    short = model.encode(batch)
+    model.handed_on = [False, False]
+    long = model.encode(batch)
+    assert torch.equal(short.pooled, long.pooled)
 
 
 # Encoders of one's own -----------------------------------------------------------------------------------------------

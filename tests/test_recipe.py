@@ -69,7 +69,10 @@ def test_all_that_is_wrong_is_told_at_once_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("parts", "pattern"),
     [
-        ({"training": {"optimizer": {"lr": "fast"}}}, r"training\.optimizer\.lr: .*number.*; or .*'fast'.* Known: find"),
+        (
+            {"training": {"optimizer": {"lr": "fast"}}},
+            r"training\.optimizer\.lr: .*number.*; or .*'fast'.* Known: find",
+        ),
         ({"training": {"epochs": float("inf")}}, r"training\.epochs: .*finite"),
         ({"training": {"epochs": float("nan")}}, r"training\.epochs: "),
         ({"training": 5}, r"training: .*not 5"),
@@ -97,7 +100,9 @@ def test_each_mistake_is_one_line_in_words(parts: dict[str, Any], pattern: str) 
 
 @pytest.fixture
 def table() -> Table:
-    return open_source({"size.cm": [1.0, 2.5] * 20, "名 称": ["甲", "乙"] * 20, "note": [f"x{i}" * 9 for i in range(40)]})
+    return open_source(
+        {"size.cm": [1.0, 2.5] * 20, "名 称": ["甲", "乙"] * 20, "note": [f"x{i}" * 9 for i in range(40)]}
+    )
 
 
 def test_columns_that_the_table_lacks_are_told_with_the_wrong_settings(table: Table) -> None:
@@ -169,7 +174,10 @@ def test_a_bare_name_and_settings_without_a_name() -> None:
 
 WORDS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff\ufffe\uffff"), min_size=1),
-    st.sampled_from(["no", "on", "null", "~", "3e-4", "1e5", "12:30", "2026-01-31", "007", "0x1f", "1_000", ".5", "=", "<<", "#", "- a", "a: b", "{", "'", '"', "名.称", ".inf", "true"]),
+    st.sampled_from([
+        "no", "on", "null", "~", "3e-4", "1e5", "12:30", "2026-01-31", "007", "0x1f", "1_000", ".5", "=", "<<", "#",
+        "- a", "a: b", "{", "'", '"', "名.称", ".inf", "true",
+    ]),
 )  # fmt: skip
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), WORDS),
@@ -240,21 +248,21 @@ def test_wrong_assignments_are_told_together(line: str) -> None:
         ("a: !mine 3\n", r"line 1.*!mine"),
         ("a: !!int x\n", r"not valid YAML"),
         ("a: !!timestamp x\n", r"not valid YAML"),
-        ("a: &x [*x]\n", r"not valid YAML|^$"),
         ("[" * 3000, r"nested too deeply|not valid YAML"),
     ],
 )
 def test_files_that_are_no_recipes(tmp_path: Path, text: str, pattern: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(text, "utf-8")
-    try:
-        raw = load(path)
-    except RecipeError as error:
-        assert re.search(pattern, str(error)), str(error)
-        assert str(path) in str(error)
-    else:
-        assert re.search(pattern, ""), raw  # a list that holds itself is YAML; it is no recipe
-        assert check({"data": {"source": "x"}, "seed": raw["a"]})
+    with pytest.raises(RecipeError, match=pattern) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_list_that_holds_itself_is_no_setting(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("seed: &x [*x]\n", "utf-8")
+    assert [line.split(":")[0] for line in check(load(path))] == ["seed"]
 
 
 def test_bytes_folders_and_missing_files(tmp_path: Path) -> None:
@@ -284,7 +292,10 @@ def test_recipes_that_come_with_the_package_are_sound(name: str) -> None:
 def accepts(schema: Any, value: Any, root: dict[str, Any]) -> bool:
     """JSON Schema, as much of it as recipes use; a keyword that is not known here fails the test."""
     if "$ref" in schema:
-        schema = {**root["$defs"][schema["$ref"].rsplit("/", 1)[-1]], **{k: v for k, v in schema.items() if k != "$ref"}}
+        schema = {
+            **root["$defs"][schema["$ref"].rsplit("/", 1)[-1]],
+            **{k: v for k, v in schema.items() if k != "$ref"},
+        }
     kinds = {
         "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None),
         "integer": int, "number": (int, float),

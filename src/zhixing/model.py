@@ -14,6 +14,7 @@ from .data.batches import Batch, ColumnBatch
 from .fusion import Fusion
 from .heads import Head
 from .models.encoding import Encoder, Encoding
+from .models.mlp import MLP
 
 __all__ = ["Model"]
 
@@ -42,6 +43,7 @@ class Model(nn.Module):
         self.inputs, self.outputs = list(encoders), list(heads)
         self.stems = nn.ModuleList(columns[name].stem() for name in encoders)
         self.encoders = nn.ModuleList(encoders.values())
+        self.handed_on = [hands_on(stem, one) for stem, one in zip(self.stems, self.encoders, strict=True)]
         self.fusion = fusion
         self.heads = nn.ModuleList(heads.values())
         self.importance = {name: (importance or {}).get(name, 1.0) for name in heads}
@@ -51,9 +53,15 @@ class Model(nn.Module):
 
     def encode(self, batch: Batch) -> Encoding:
         encodings = []
-        for name, stem, encoder in zip(self.inputs, self.stems, self.encoders, strict=True):
+        parts = zip(self.inputs, self.handed_on, self.stems, self.encoders, strict=True)
+        for name, handed_on, stem, encoder in parts:
             values, mask = batch.columns[name]
-            encodings.append(encoder(stem(values), mask))
+            if (
+                handed_on
+            ):  # in a table of hundreds of numbers, calls of modules that do nothing would take most of a step
+                encodings.append(Encoding(values, values.unsqueeze(1)))
+            else:
+                encodings.append(encoder(stem(values), mask))
         out: Encoding = self.fusion(encodings)
         return out
 
@@ -118,3 +126,8 @@ class Model(nn.Module):
         if batch.share is None:
             return rows
         return torch.stack([rows, head.loss(wide, batch.blends[name].values)], dim=1)
+
+
+def hands_on(stem: nn.Module, encoder: nn.Module) -> bool:
+    """Whether stem and encoder give stored values [B, F] as they are: a perceptron without layers."""
+    return type(stem) is nn.Identity and type(encoder) is MLP and not len(encoder.layers)

@@ -27,7 +27,9 @@ class Guard:
         device = next(model.parameters()).device
         self.found = torch.zeros((), device=device)
         self.one = torch.ones((), device=device)
-        self.kept = [buffer for buffer in model.buffers() if buffer is not None] + list(averages)
+        # The stems' statistics are constants; every other buffer may be changed by a forward pass.
+        self.kept = [buffer for name, buffer in model.named_buffers() if not name.startswith("stems.")]
+        self.kept += averages
         for optimizer in optimizers:
             if getattr(optimizer, "_step_supports_amp_scaling", False):
                 optimizer.found_inf, optimizer.grad_scale = self.found, None  # type: ignore[attr-defined]
@@ -47,10 +49,12 @@ class Guard:
 
         A loss can be infinite where its gradients are finite (the square of a large error, a term without weights).
         """
-        torch._amp_foreach_non_finite_check_and_unscale_(
-            gradients, self.found, self.one if inverse_scale is None else inverse_scale
-        )
-        self.found.masked_fill_(~torch.isfinite(loss), 1.0)
+        check = torch._amp_foreach_non_finite_check_and_unscale_
+        if inverse_scale is None:
+            check([loss, *gradients], self.found, self.one)
+        else:
+            check(gradients, self.found, inverse_scale)
+            check([loss], self.found, self.one)
 
     def after(self) -> None:
         """Undo the step if the flag is up."""

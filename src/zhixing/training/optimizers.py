@@ -10,6 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Muon, Optimizer, RMSprop
 
+from .lean import LeanAdam
+
 __all__ = ["OPTIMIZERS", "parameter_groups"]
 
 Groups = list[dict[str, Any]]
@@ -86,18 +88,26 @@ def adagrad(model: nn.Module, *, lr: Rate = 0.01, eps: Epsilon = 1e-10, weight_d
     return [Adagrad(parameter_groups(model, weight_decay), lr=rate(lr), eps=eps, fused=fused(model))]
 
 
+def make_adam(kind: type[Adam], model: nn.Module, *, weight_decay: float, **settings: Any) -> Optimizer:
+    """Adam or AdamW: fused and lean for parameters of one type on one device, else torch's own."""
+    groups = parameter_groups(model, weight_decay)
+    if not fused(model) or len({(p.device, p.dtype) for p in model.parameters()}) != 1:
+        return kind(groups, **settings)
+    return LeanAdam(groups, **settings, fused=True, decoupled_weight_decay=kind is AdamW)
+
+
 def adam(
     model: nn.Module, *, lr: Rate = 2e-3, betas: Betas = (0.9, 0.999), eps: Epsilon = 1e-8, weight_decay: Decay = 0.0
 ) -> list[Optimizer]:
     """Running means of the gradient and its square (Kingma and Ba, 2015); decay is part of the gradient."""
-    return [Adam(parameter_groups(model, weight_decay), lr=rate(lr), betas=betas, eps=eps, fused=fused(model))]
+    return [make_adam(Adam, model, lr=rate(lr), betas=betas, eps=eps, weight_decay=weight_decay)]
 
 
 def adamw(
     model: nn.Module, *, lr: Rate = 2e-3, betas: Betas = (0.9, 0.999), eps: Epsilon = 1e-8, weight_decay: Decay = 0.01
 ) -> list[Optimizer]:
     """Adam with weight decay apart from the gradient (Loshchilov and Hutter, 2019)."""
-    return [AdamW(parameter_groups(model, weight_decay), lr=rate(lr), betas=betas, eps=eps, fused=fused(model))]
+    return [make_adam(AdamW, model, lr=rate(lr), betas=betas, eps=eps, weight_decay=weight_decay)]
 
 
 def muon(
