@@ -80,15 +80,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def seeing(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "photos"
-    main(["train", str(pictures), "--encoder", "mlp", "--epochs", "15", "--batch-size", "8", "--out", str(out), "--json",
-          "--set", "inputs.image.encoder.widths=[8]", "training.optimizer.lr=0.02"])  # fmt: skip
+    main(["train", str(pictures), "--encoder", "mlp", "--epochs", "15", "--batch-size", "8", "--out", str(out),
+          "--json", "--set", "inputs.image.encoder.widths=[8]", "training.optimizer.lr=0.02"])  # fmt: skip
     return out
 
 
 # Training, evaluating ------------------------------------------------------------------------------------------------
 
 
-def test_train_prints_figures_and_puts_all_else_on_standard_error(zhixing: Zhixing, csv: Path) -> None:
+def test_train_prints_figures_and_puts_the_rest_on_standard_error(zhixing: Zhixing, csv: Path) -> None:
     done = zhixing("train", csv, "--epochs", 2, "--out", "one", "--set", "seed=4", "inputs.age.scale=log")
     assert done.status == 0
     assert all(line.startswith("label.") for line in done.out.splitlines())
@@ -124,6 +124,19 @@ def test_evaluate(zhixing: Zhixing, run: Path, csv: Path) -> None:
     wrong = zhixing("evaluate", run, "--split", "tset")
     assert (wrong.status, wrong.out) == (2, "")
     assert "'tset' is not a split. Known: train, validation, test, all." in wrong.err
+
+
+def test_evaluate_warns_of_data_that_changed(zhixing: Zhixing, csv: Path) -> None:
+    text = csv.read_text("utf-8")
+    mine = Path("mine.csv")
+    mine.write_text(text, "utf-8")
+    assert zhixing("train", mine, "--epochs", 1, "--json", "--out", "r").status == 0
+    assert zhixing("evaluate", "r", "--json").err == ""
+    first, *lines = text.splitlines()
+    mine.write_text("\n".join([first, *lines[::-1]]) + "\n", "utf-8")
+    done = zhixing("evaluate", "r", "--json")
+    assert "the data have changed since training" in done.err
+    assert zhixing("evaluate", "r", "mine.csv", "--json").err == ""  # all rows of a source of its own
 
 
 def test_evaluate_warns_of_broken_rows(zhixing: Zhixing, run: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ assert not heavy, heavy
     [
         "import zhixing; zhixing.__version__; dir(zhixing)",
         *(
-            f"from zhixing.cli import main\ntry: main([{word!r}])\nexcept SystemExit as leave: assert leave.code in {codes}"
+            f"from zhixing.cli import main\ntry: main([{word!r}])\nexcept SystemExit as end: assert end.code in {codes}"
             for word, codes in (("--help", (0, None)), ("--version", (0, None)), ("trian", (2,)))
         ),
     ],

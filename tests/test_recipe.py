@@ -117,7 +117,7 @@ def test_columns_that_the_table_lacks_are_told_with_the_wrong_settings(table: Ta
     told = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 6
     for part in ("inputs: no column is called 'size_cm'. Did you mean 'size.cm'?", "'名 称'", "'note'",
-                 "data.split.column: no column is called 'shop'", "smooth: there is no such setting", "seed: "):  # fmt: skip
+                 "data.split.column: no column is called 'shop'", "smooth: there is no such", "seed: "):  # fmt: skip
         assert part in told
 
 
@@ -147,7 +147,7 @@ def test_without_a_target_the_columns_are_named(table: Table) -> None:
         complete({}, table, source="here")
 
 
-# Ways through a file ---------------------------------------------------------------------------------------------------
+# Ways through a file ------------------------------------------------------------------------------------------------
 
 
 def test_a_recipe_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch) -> None:
 
 
 SCRIPT = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 import pyarrow as pa
 from zhixing.columns.number import Number
@@ -277,7 +277,7 @@ class Slow(Number):
     chunk = 100
     def tensorize(self, values, locate):
         time.sleep(float(sys.argv[2]))
-        print("run", flush=True)
+        os.write(1, b"run\\n")  # at once: threads must not write into each other's line
         return super().tensorize(values, locate)
 
 table = Table(pa.table({"a": [str(i) for i in range(3000)]}))
@@ -293,13 +293,13 @@ def start(cache: Path, pause: float) -> subprocess.Popen[str]:
 
 
 def test_a_killed_preparation_leaves_nothing_half_done(tmp_path) -> None:
-    child = start(tmp_path, 0.2)
-    assert child.stdout is not None
-    for _ in range(8):  # some parts have been written by then
-        assert child.stdout.readline() == "run\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    with start(tmp_path, 0.2) as child:
+        assert child.stdout is not None
+        try:
+            lines = [child.stdout.readline() for _ in range(8)]  # some parts have been written by then
+        finally:
+            child.send_signal(signal.SIGKILL)
+    assert lines == ["run\n"] * 8
     (left,) = (tmp_path / "columns").iterdir()
     assert left.name.startswith(".part-")
     again = start(tmp_path, 0)

@@ -50,13 +50,20 @@ class Run(RunFolder):
 
         ``part`` is ``train``, ``validation``, ``test`` or ``all``. Rows that cannot be used are told of.
         """
-        from .verbs.evaluate import evaluate
-
         if source is None and self.source is not None:
             source, part = self.source, part or "test"
         told = Console(quiet=True)
-        result = evaluate(self.settings, self.fitted, self.model, source, part=part, device=self.device, console=told)
-        return {name: entry["metrics"] for name, entry in result["outputs"].items()}
+        return {name: entry["metrics"] for name, entry in self.examine(source, part, told)["outputs"].items()}
+
+    def examine(self, source: Any, part: str | None, console: Console) -> dict[str, Any]:
+        """What ``evaluation.json`` holds, for any rows: ``{"split", "rows", "outputs"}``."""
+        from .verbs.evaluate import evaluate
+
+        environment = self.read_json("environment.json") or {}
+        return evaluate(
+            self.settings, self.fitted, self.model, source, part=part, device=self.device, console=console,
+            trained_on=environment.get("data_fingerprint"),
+        )  # fmt: skip
 
     def predict(self, source: Any, *, probabilities: bool = False) -> Any:
         """Predictions for the rows of a source, in its order: a table of the same kind as went in.

@@ -131,11 +131,9 @@ def train(
 def evaluate(run: Path, data: str | None, part: str | None, device: str, json_: bool) -> None:
     """Measure RUN on its test rows, or on all rows of DATA."""
     from .api import load
-    from .verbs.evaluate import evaluate as evaluate_verb
 
     console = Console(quiet=json_)
-    one = load(run, device=device)
-    found = evaluate_verb(one.settings, one.fitted, one.model, data, part=part, device=one.device, console=console)
+    found = load(run, device=device).examine(data, part, console)
     console.say(f"{found['split']}: {found['rows']:,} rows")
     metrics = {name: entry["metrics"] for name, entry in found["outputs"].items()}
     if not json_:

@@ -19,7 +19,7 @@ from ..columns import Column
 from ..columns.image import SUFFIXES
 from ..console import Console
 from ..data.batches import Batches, ColumnBatch, Order
-from ..data.prepare import encode_all
+from ..data.prepare import encode_all, fingerprint
 from ..data.source import open_source
 from ..data.split import SPLITS, split
 from ..data.store import cache_folder
@@ -165,10 +165,12 @@ def evaluate(
     part: str | None = None,
     device: torch.device,
     console: Console,
+    trained_on: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained model: on a split of the recipe's own data, or on all rows of another source.
 
-    Gives ``{"split", "rows", "outputs"}``; rows that cannot be used are told of on the console.
+    Gives ``{"split", "rows", "outputs"}``. Rows that cannot be used are told of on the console, and so are own data
+    that are not what ``trained_on``, their fingerprint, was taken of: a split of those may hold rows of training.
 
     Raises:
         UsageError: there is no such split.
@@ -189,12 +191,15 @@ def evaluate(
     bad = np.zeros(table.rows, bool)
     bad[[problem.row for problem in problems if problem.fatal]] = True
     tell_broken([*table.problems, *problems], console)
+    bad |= ~np.logical_or.reduce([encoded[name].present for name in model.outputs])
     if part == "all":
-        rows = np.arange(table.rows, dtype=np.int64)
+        rows = np.flatnonzero(~bad).astype(np.int64)
     else:
-        rows = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))[part]
-    present = np.logical_or.reduce([encoded[name].present for name in model.outputs])
-    rows = rows[~bad[rows] & present[rows]]
+        parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
+        usable = {name: some[~bad[some]] for name, some in parts.items()}
+        if source is None and trained_on not in (None, fingerprint(encoded, usable)):
+            console.warn("the data have changed since training: rows of this split may have been learned from")
+        rows = usable[part]
     if not len(rows):
         raise DataError(f"no row of this split ({part}) can be evaluated", place=table.name)
     tensors = {name: one.batch for name, one in encoded.items()}
