@@ -172,9 +172,10 @@ def test_a_table_of_many_numbers_trains(bench: Callable[..., Any], fusion: str) 
 
 def test_values_that_are_handed_on_are_what_the_modules_would_give(two: Any) -> None:
     model, batch = whole(two)
-    assert model.handed_on == [True, False]
+    assert [reader is None for _, reader in model.readers] == [True, False]
     short = model.encode(batch)
-    model.handed_on = [False, False]
+    both = zip(model.inputs, model.stems, model.encoders, strict=True)
+    model.readers = [(name, (stem, encoder)) for name, stem, encoder in both]  # type: ignore[misc]
     long = model.encode(batch)
     assert torch.equal(short.pooled, long.pooled)
 

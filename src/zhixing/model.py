@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,31 +42,34 @@ class Model(nn.Module):
         self.inputs, self.outputs = list(encoders), list(heads)
         self.stems = nn.ModuleList(columns[name].stem() for name in encoders)
         self.encoders = nn.ModuleList(encoders.values())
-        self.handed_on = [hands_on(stem, one) for stem, one in zip(self.stems, self.encoders, strict=True)]
         self.fusion = fusion
         self.heads = nn.ModuleList(heads.values())
+        # Plain Python beside the registered modules: looking a module up through them takes longer than a small layer.
+        self.head_of = dict(heads)
+        self.readers = [
+            (name, None if hands_on(stem, encoder) else (stem, encoder))
+            for name, stem, encoder in zip(self.inputs, self.stems, self.encoders, strict=True)
+        ]
         self.importance = {name: (importance or {}).get(name, 1.0) for name in heads}
 
     def head(self, name: str) -> Head:
-        return cast(Head, self.heads[self.outputs.index(name)])
+        return self.head_of[name]
 
     def encode(self, batch: Batch) -> Encoding:
         encodings = []
-        parts = zip(self.inputs, self.handed_on, self.stems, self.encoders, strict=True)
-        for name, handed_on, stem, encoder in parts:
+        for name, reader in self.readers:
             values, mask = batch.columns[name]
-            if (
-                handed_on
-            ):  # in a table of hundreds of numbers, calls of modules that do nothing would take most of a step
+            if reader is None:  # in a table of hundreds of numbers, modules that do nothing would take most of a step
                 encodings.append(Encoding(values, values.unsqueeze(1)))
             else:
+                stem, encoder = reader
                 encodings.append(encoder(stem(values), mask))
         out: Encoding = self.fusion(encodings)
         return out
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoding = self.encode(batch)
-        return {name: head(encoding) for name, head in zip(self.outputs, self.heads, strict=True)}
+        return {name: head(encoding) for name, head in self.head_of.items()}
 
     def weigh(self, batch: Batch) -> Batch:
         """Say what each row of a whole batch counts for in each output's loss.
@@ -105,8 +107,9 @@ class Model(nn.Module):
         predictions = self(batch)
         parts = []
         for name in self.outputs:
-            # Not a dot product: under autocast that would be rounded to the low precision.
-            parts.append((self.target_losses(batch, name, predictions[name]) * batch.weights[name]).sum())
+            rows, weights = self.target_losses(batch, name, predictions[name]), batch.weights[name].flatten()
+            # torch.dot keeps float32 under autocast, which a matrix product would not.
+            parts.append(torch.dot(rows.flatten(), weights.to(rows.dtype)))
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     def channels_last(self) -> Model:

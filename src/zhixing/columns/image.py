@@ -64,7 +64,7 @@ class Standardise(nn.Module):
         self.memory_format = torch.contiguous_format
 
     def forward(self, values: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, values.to(self.scale.dtype, memory_format=self.memory_format), self.scale)
+        return (values * self.scale).add_(self.shift).contiguous(memory_format=self.memory_format)
 
 
 class Image(Column):

@@ -59,6 +59,18 @@ class Batch:
             return self
         return self.each(lambda x: x.to(device, non_blocking=True))
 
+    def split(self, sizes: list[int]) -> list[Batch]:
+        """Whole batches of these sizes, as views: for a block that has no weights yet."""
+        assert not self.weights
+        assert not self.blends
+        rows = torch.split(self.rows, sizes)
+        parts: list[dict[str, ColumnBatch]] = [{} for _ in sizes]
+        for name, (values, mask) in self.columns.items():
+            masks = [None] * len(sizes) if mask is None else torch.split(mask, sizes)
+            for part, own, own_mask in zip(parts, torch.split(values, sizes), masks, strict=True):
+                part[name] = ColumnBatch(own, own_mask)
+        return [Batch(part, own) for part, own in zip(parts, rows, strict=True)]
+
     def part(self, start: int, stop: int) -> Batch:
         """Rows ``start`` to ``stop``, as views."""
         return self.each(lambda x: x[start:stop])
@@ -160,7 +172,4 @@ class Batches:
                 self.waited += time.perf_counter() - start
                 step, current = step + len(sizes), sizes
                 future, sizes = ahead(step)
-                edge = 0
-                for size in current:
-                    yield block.part(edge, edge + size)
-                    edge += size
+                yield from block.split(current)

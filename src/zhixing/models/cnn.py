@@ -47,12 +47,15 @@ Layer = Annotated[
 ]
 
 
+TEXTBOOK: tuple[Any, ...] = (32, "pool", 64, "pool", 64)
+
+
 class CNN(Encoder):
     """Convolutional network: convolutions and pools from a list, then fully connected layers.
 
     In ``layers`` a number is a 3x3 convolution with that many channels and no padding, ``pool`` takes the largest of
     each 2x2 cells, and a mapping spells a convolution out: ``{channels: 64, kernel: 5, stride: 2, padding: same}``.
-    The default is the textbook network for digits of 28x28. With no ``dense`` layers the flattened map is the summary.
+    Left open, it is the textbook network for digits of 28x28, padded on pictures too small for it. With no ``dense`` layers the flattened map is the summary.
     Weights start as torch's own layers do.
 
     Shape: values [B, C, H, W] of the size in the spec to pooled [B, D], D the last of ``dense``; tokens [B, T, D'] are
@@ -75,9 +78,12 @@ class CNN(Encoder):
         spec: Spec,
         *,
         layers: Annotated[
-            tuple[Layer, ...],
-            Field(description="a number: 3x3 convolution of so many channels; pool; or {channels, kernel, ...}"),
-        ] = (32, "pool", 64, "pool", 64),
+            tuple[Layer, ...] | None,
+            Field(
+                description="a number: 3x3 convolution of so many channels; pool; or {channels, kernel, ...}; "
+                "open: 32, pool, 64, pool, 64"
+            ),
+        ] = None,
         dense: Annotated[
             tuple[Annotated[int, Field(ge=1)], ...], Field(description="units of each fully connected layer")
         ] = (64,),
@@ -87,6 +93,8 @@ class CNN(Encoder):
     ) -> None:
         super().__init__()
         channels, *size = spec.shape
+        if layers is None:
+            layers = TEXTBOOK if min(size) >= 18 else tuple(padded(layer) for layer in TEXTBOOK)
         self.features = nn.Sequential()
         for number, layer in enumerate(layers, start=1):
             place = f"cnn, layer {number} ({layer})"
@@ -111,6 +119,10 @@ class CNN(Encoder):
         features = self.features(values)
         tokens, grid = cells(features)
         return Encoding(self.dense(features.flatten(1)), tokens, grid=grid)
+
+
+def padded(layer: Any) -> Any:
+    return layer if layer == "pool" else Convolution(channels=layer, padding="same")
 
 
 def spelled_out(layer: Any) -> Convolution:
