@@ -306,7 +306,7 @@ def test_a_wrong_layer_is_one_error_at_its_place(layer: Any) -> None:
 
 def test_a_cnn_that_shrinks_to_nothing_names_layer_and_sizes() -> None:
     with pytest.raises(UsageError) as caught:
-        CNN(Spec("image", (1, 12, 14)))
+        CNN(Spec("image", (1, 12, 14)), layers=(32, "pool", 64, "pool", 64))
     assert str(caught.value).startswith(
         "cnn, layer 5 (64): a 3x3 convolution with padding valid does not fit the 1x2 cells that are left "
         "of a 12x14 picture."

@@ -55,7 +55,8 @@ class CNN(Encoder):
 
     In ``layers`` a number is a 3x3 convolution with that many channels and no padding, ``pool`` takes the largest of
     each 2x2 cells, and a mapping spells a convolution out: ``{channels: 64, kernel: 5, stride: 2, padding: same}``.
-    Left open, it is the textbook network for digits of 28x28, padded on pictures too small for it. With no ``dense`` layers the flattened map is the summary.
+    Left open, it is the textbook network for digits of 28x28, padded for pictures that are too small for it. With no
+    ``dense`` layers the flattened map is the summary.
     Weights start as torch's own layers do.
 
     Shape: values [B, C, H, W] of the size in the spec to pooled [B, D], D the last of ``dense``; tokens [B, T, D'] are
