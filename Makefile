@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 .PHONY: demo test test-slow lint types clean
 
 demo: $(VENV)/core
-	$(BIN)/zhixing train mnist --encoder cnn
+	$(BIN)/zhixing train mnist --encoder cnn --epochs 4
 
 test: $(VENV)/test lint types
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
