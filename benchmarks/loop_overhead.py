@@ -63,7 +63,7 @@ class Bare:
             self.x = model.stems[0](prepared.columns["image"].values[rows])
         self.y = prepared.columns["label"].values[rows]
         self.net = torch.nn.Sequential(model.encoders[0], Pooled(), model.heads[0].linear)  # type: ignore[union-attr]
-        self.optimizer = adamw(model)[0]
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
         self.precision = precision
 
     def run(self, steps: int, batch: int) -> float:

@@ -43,7 +43,9 @@ class Model(nn.Module):
         self.stems = nn.ModuleList(columns[name].stem() for name in encoders)
         self.encoders = nn.ModuleList(encoders.values())
         self.fusion = fusion
+        self.passes = len(encoders) == 1 and not len(fusion.layers)  # nothing to join and nothing after it
         self.heads = nn.ModuleList(heads.values())
+        self.even: dict[tuple[str, int, torch.device], Tensor] = {}
         # Plain Python beside the registered modules: looking a module up through them takes longer than a small layer.
         self.head_of = dict(heads)
         self.readers = [
@@ -64,6 +66,8 @@ class Model(nn.Module):
             else:
                 stem, encoder = reader
                 encodings.append(encoder(stem(values), mask))
+        if self.passes:
+            return encodings[0]
         out: Encoding = self.fusion(encodings)
         return out
 
@@ -86,13 +90,19 @@ class Model(nn.Module):
                 own, blended = (1.0 if one is None else one for one in (weight, other))
                 weight = torch.stack([batch.share * own, (1 - batch.share) * blended], dim=1)
             if weight is None:
-                target = batch.columns[name].values
-                weight = torch.full((len(batch),), self.importance[name] / len(batch), device=target.device)
+                weight = self.even_weights(name, len(batch), batch.rows.device)
             else:
                 total = weight.sum()
                 weight = weight * (self.importance[name] / torch.where(total > 0, total, 1.0))
             batch.weights[name] = weight
         return batch
+
+    def even_weights(self, name: str, rows: int, device: torch.device) -> Tensor:
+        """Weights of a batch in which every row counts the same; kept, since an epoch has two sizes of batch."""
+        key = (name, rows, device)
+        if key not in self.even:
+            self.even[key] = torch.full((rows,), self.importance[name] / rows, device=device)
+        return self.even[key]
 
     def target_weights(self, name: str, column: ColumnBatch) -> Tensor | None:
         """What each row counts for beside the others, [B]: nothing where the target is missing; None: all the same."""
@@ -107,9 +117,13 @@ class Model(nn.Module):
         predictions = self(batch)
         parts = []
         for name in self.outputs:
-            rows, weights = self.target_losses(batch, name, predictions[name]), batch.weights[name].flatten()
+            rows, weights = self.target_losses(batch, name, predictions[name]), batch.weights[name]
+            if rows.dtype != weights.dtype:
+                weights = weights.to(rows.dtype)
+            if rows.ndim > 1:
+                rows, weights = rows.flatten(), weights.flatten()
             # torch.dot keeps float32 under autocast, which a matrix product would not.
-            parts.append(torch.dot(rows.flatten(), weights.to(rows.dtype)))
+            parts.append(torch.dot(rows, weights))
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
     def channels_last(self) -> Model:

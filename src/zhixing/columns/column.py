@@ -32,7 +32,10 @@ class Spec:
     image     [B, C, H, W] float      (C, H, W)
     vector    [B, F] float            (F,)
     ids       [B] int64               (), number of ids
+    sequence  [B, T, F] float         (T, F), T the most steps of a row
     ========= ======================= ===========================================
+
+    A sequence comes with a mask [B, T], True where a step is real; what stands in other steps means nothing.
     """
 
     kind: str

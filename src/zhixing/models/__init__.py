@@ -18,8 +18,11 @@ from .efficientnet import (
 from .embedding import Embedding
 from .encoding import Encoder, Encoding, Spec
 from .mlp import MLP
+from .recurrent import GRU, LSTM, RNN
 from .resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from .transformer import TransformerEncoder
 from .vgg import VGG11, VGG13, VGG16, VGG19, VGG11BatchNorm, VGG13BatchNorm, VGG16BatchNorm, VGG19BatchNorm
+from .vit import ViT
 
 __all__ = ["ENCODERS", "Encoder", "Encoding", "Spec", "encoders_for"]
 
@@ -49,6 +52,11 @@ ENCODERS: dict[str, type[Encoder]] = {
     "efficientnet_b6": EfficientNetB6,
     "efficientnet_b7": EfficientNetB7,
     "efficientnet_lite0": EfficientNetLite0,
+    "rnn": RNN,
+    "lstm": LSTM,
+    "gru": GRU,
+    "transformer": TransformerEncoder,
+    "vit": ViT,
     "embedding": Embedding,
 }
 

@@ -1,0 +1,172 @@
+"""Attention: each token asks, and is answered by a mean of values weighted by how well their keys match.
+
+Shape legend: B rows, T tokens that ask, S tokens that are asked, D width, H heads, G heads of keys and values,
+C = D / H width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .positions import Rotation
+
+__all__ = ["OPEN", "Attention", "KeysValues", "Mask"]
+
+
+class Mask(NamedTuple):
+    """Who may look at whom, made once by :meth:`of` and used by all blocks.
+
+    ``scores`` [1 or B, 1 or H, 1 or T, S] is boolean (True: may look) or a float that is added to the scores. ``live``
+    [B, 1 or T, 1] is False where a token may look at nothing; what it gets is zeros. ``causal`` alone, without a
+    tensor, lets torch take its fastest way.
+    """
+
+    scores: Tensor | None = None
+    live: Tensor | None = None
+    causal: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        real_BS: Tensor | None = None,
+        *,
+        causal: bool = False,
+        slots_T: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Mask:
+        """The mask for ``real_BS`` (True where a token is real) and a ``bias`` [1 or B, H, T, S] on the scores.
+
+        With ``causal`` a token looks at itself and at those before it. ``slots_T`` are the places among S of the
+        tokens that ask, where these are not all of S in order.
+
+        >>> Mask.of(torch.tensor([[True, True, False]]), causal=True).scores[0, 0].int()
+        tensor([[1, 0, 0],
+                [1, 1, 0],
+                [1, 1, 0]], dtype=torch.int32)
+        """
+        if real_BS is None and bias is None:
+            assert slots_T is None, "which of the S tokens are real must be said"
+            return cls(causal=causal)
+        allowed = None if real_BS is None else real_BS[:, None, None, :]
+        if causal:
+            wide = bias if real_BS is None else real_BS
+            assert wide is not None
+            sources = torch.arange(wide.shape[-1], device=wide.device)
+            before = sources <= (sources if slots_T is None else slots_T)[:, None]
+            allowed = before if allowed is None else allowed & before
+        if allowed is None:
+            return cls(bias)
+        live = None
+        if real_BS is not None:
+            live = allowed.any(-1, keepdim=True)
+            allowed = allowed | ~live  # a softmax over nothing would be NaN; what these get is cleared afterwards
+        scores = allowed if bias is None else bias.masked_fill(~allowed, float("-inf"))
+        return cls(scores, None if live is None else live.squeeze(1))
+
+
+OPEN = Mask()  # everyone looks at everyone
+
+
+class KeysValues(NamedTuple):
+    """Keys and values [B, G, S, C]: of a source that is asked many times, or the slots of a cache."""
+
+    keys: Tensor
+    values: Tensor
+
+    def write(self, slots_T: Tensor, new: KeysValues) -> KeysValues:
+        """Put those of T tokens into these slots, in place: shapes stay the same from step to step."""
+        self.keys.index_copy_(2, slots_T, new.keys.to(self.keys.dtype))
+        self.values.index_copy_(2, slots_T, new.values.to(self.values.dtype))
+        return self
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762), of a sequence to itself or to a source.
+
+    With fewer ``kv_heads`` than ``heads``, each head of keys and values serves several heads of queries: grouped-query
+    attention (Ainslie et al. 2023, arXiv:2305.13245), with 1 multi-query attention (Shazeer 2019).
+
+    Shape: x [B, T, D] and source [B, S, D] to [B, T, D].
+
+    Raises:
+        UsageError: heads that do not divide the width, or heads of keys and values that do not divide the heads.
+
+    >>> layer = Attention(8, heads=4, kv_heads=2)
+    >>> real = torch.tensor([[True, True, False], [False, False, False]])
+    >>> out = layer(torch.randn(2, 3, 8), mask=Mask.of(real))
+    >>> out.shape, bool(out[1].any())
+    (torch.Size([2, 3, 8]), False)
+    """
+
+    def __init__(self, width: int, *, heads: int = 8, kv_heads: int | None = None, bias: bool = True) -> None:
+        super().__init__()
+        kv_heads = heads if kv_heads is None else kv_heads
+        if width % heads:
+            raise UsageError(
+                f"width {width} is not a multiple of {heads} heads", place="attention", mend="Change one of them."
+            )
+        if heads % kv_heads:
+            raise UsageError(
+                f"{heads} heads cannot share {kv_heads} heads of keys and values evenly",
+                place="attention",
+                mend="Choose kv_heads that divide heads.",
+            )
+        self.heads, self.kv_heads, self.head_width = heads, kv_heads, width // heads
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, kv_heads * self.head_width, bias=bias)
+        self.value = nn.Linear(width, kv_heads * self.head_width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, kv_heads={self.kv_heads}"
+
+    def keys_values(self, source_BSD: Tensor, rotation: Rotation | None = None) -> KeysValues:
+        """Keys and values of a source, to be asked once or many times."""
+        keys_BGSC = self.split(self.key(source_BSD))
+        if rotation is not None:
+            keys_BGSC = rotation.turn(keys_BGSC)
+        return KeysValues(keys_BGSC, self.split(self.value(source_BSD)))
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], -1, self.head_width).transpose(1, 2)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        source: Tensor | KeysValues | None = None,
+        *,
+        mask: Mask = OPEN,
+        rotation: Rotation | None = None,
+        cache: KeysValues | None = None,
+        slots_T: Tensor | None = None,
+    ) -> Tensor:
+        """Answers for x from ``source``: a sequence, its keys and values, or (None) x itself.
+
+        With a ``cache``, the keys and values of x are first written into its ``slots_T``, and all its slots are asked.
+        """
+        query_BHTC = self.split(self.query(x_BTD))
+        if rotation is not None:
+            query_BHTC = rotation.turn(query_BHTC)
+        if not isinstance(source, KeysValues):
+            source = self.keys_values(x_BTD if source is None else source, rotation)
+        if cache is not None:
+            assert slots_T is not None
+            source = cache.write(slots_T, source)
+        scores = mask.scores
+        if scores is not None and scores.dtype != torch.bool:
+            scores = scores.to(query_BHTC.dtype)
+        answer_BHTC = F.scaled_dot_product_attention(
+            query_BHTC,
+            source.keys.to(query_BHTC.dtype),
+            source.values.to(query_BHTC.dtype),
+            attn_mask=scores,
+            is_causal=mask.causal,
+            enable_gqa=self.kv_heads != self.heads,
+        )
+        out_BTD: Tensor = self.out(answer_BHTC.transpose(1, 2).flatten(2))
+        return out_BTD if mask.live is None else out_BTD.masked_fill(~mask.live, 0.0)

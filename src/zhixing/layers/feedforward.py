@@ -1,0 +1,59 @@
+"""The part of a Transformer block that works on each token alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["FeedForward", "FeedForwardKind"]
+
+FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "swiglu"]
+
+
+class FeedForward(nn.Module):
+    """Out to ``hidden`` units and back, with a nonlinear function between.
+
+    ============= =================================================== =================================
+    kind          result                                              where
+    ============= =================================================== =================================
+    ``relu``      down(relu(up(x)))                                   Vaswani et al. 2017
+    ``gelu``      down(gelu(up(x)))                                   BERT, ViT, Whisper
+    ``gelu_tanh`` the same with GELU's approximation by tanh          GPT-2
+    ``swiglu``    down(silu(gate(x)) * up(x))                         Shazeer 2020 (arXiv:2002.05202), Llama
+    ============= =================================================== =================================
+
+    Args:
+        hidden: units in the middle; None: 4 x width, and 8/3 x width (a multiple of 8) for ``swiglu``, whose third
+            matrix then costs no more.
+
+    Shape: [..., D] to the same.
+
+    >>> sum(p.numel() for p in FeedForward(6, kind="swiglu", bias=False).parameters())  # 3 matrices of 6 x 16
+    288
+    """
+
+    def __init__(
+        self, width: int, *, hidden: int | None = None, kind: FeedForwardKind = "gelu", bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        hidden = hidden or (-(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width)
+        self.gate = nn.Linear(width, hidden, bias=bias) if kind == "swiglu" else None
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def extra_repr(self) -> str:
+        return f"kind={self.kind}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.up(x)
+        if self.gate is not None:
+            hidden = F.silu(self.gate(x)) * hidden
+        elif self.kind == "relu":
+            hidden = F.relu(hidden)
+        else:
+            hidden = F.gelu(hidden, approximate="tanh" if self.kind == "gelu_tanh" else "none")
+        out: Tensor = self.down(hidden)
+        return out

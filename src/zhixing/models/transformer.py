@@ -1,0 +1,92 @@
+"""The Transformer encoder of sequences."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..layers.feedforward import FeedForwardKind
+from ..layers.normalise import Norm
+from ..layers.positions import PositionKind
+from ..layers.transformer import Depth, Dropout, Heads, KVHeads, Transformer, TransformerSettings, Width
+from .encoding import Encoder, Encoding, Spec, as_steps, pool_tokens, step_width
+
+__all__ = ["TransformerEncoder"]
+
+
+class TransformerEncoder(Encoder):
+    """Transformer (Vaswani et al. 2017, arXiv:1706.03762): attention among steps of a sequence or rows of a picture.
+
+    Each step is projected to ``width`` units. With ``cls`` a learned token stands before them, and what becomes of it
+    is the summary; ``tokens`` are the steps alone. With ``first`` and ``last`` the summary is what becomes of a row's
+    first or last real step. A row without any real step has the summary zero, except with ``cls``.
+
+    Shape: values [B, T, F], or [B, C, H, W] read as [B, H, C W], to tokens [B, T, D] and pooled [B, D].
+
+    Raises:
+        UsageError: heads that do not divide the width; a first or class token that, being causal, would see nothing.
+
+    >>> encoder = TransformerEncoder(Spec("sequence", (5, 3)), width=16, heads=2, pooling="cls")
+    >>> encoding = encoder(torch.zeros(2, 5, 3), torch.ones(2, 5, dtype=torch.bool))
+    >>> encoding.pooled.shape, encoding.tokens.shape
+    (torch.Size([2, 16]), torch.Size([2, 5, 16]))
+    """
+
+    accepts = frozenset({"image", "sequence"})
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        width: Width = 128,
+        depth: Depth = 2,
+        heads: Heads = 4,
+        kv_heads: KVHeads = None,
+        feed_forward: Annotated[FeedForwardKind, Field(description="function in feed-forward")] = "gelu",
+        norm: Annotated[Norm, Field(description="layer norm or root mean square norm")] = "layer",
+        norm_first: Annotated[bool, Field(description="normalise before each part instead of after")] = True,
+        positions: Annotated[PositionKind, Field(description="how the order of steps is told")] = "sinusoidal",
+        dropout: Dropout = 0.0,
+        pooling: Annotated[
+            Literal["mean", "first", "last", "cls"],
+            Field(description="summary: mean of all steps, the first or last step's token, or a class token's"),
+        ] = "mean",
+        causal: Annotated[bool, Field(description="each step sees only itself and those before it")] = False,
+    ) -> None:
+        super().__init__()
+        if causal and pooling in ("first", "cls"):
+            raise UsageError(
+                f"a causal Transformer's first token sees no other, so that pooling {pooling} would tell nothing",
+                place="transformer",
+                mend="Choose pooling: last or mean.",
+            )
+        chosen = TransformerSettings(
+            heads=heads,
+            kv_heads=kv_heads,
+            feed_forward=feed_forward,
+            norm=norm,
+            norm_first=norm_first,
+            positions=positions,
+            dropout=dropout,
+            causal=causal,
+        )
+        self.pooling = pooling
+        self.project = nn.Linear(step_width(spec), width)
+        self.cls = nn.Parameter(0.02 * torch.randn(1, 1, width)) if pooling == "cls" else None
+        length = spec.shape[-2] + (self.cls is not None)
+        self.blocks = Transformer(width, depth, chosen, length=length)
+        self.width = self.token_width = width
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
+        steps, mask = as_steps(values, mask)
+        x_BTD = self.project(steps if mask is None else steps.masked_fill(~mask.unsqueeze(-1), 0.0))
+        if self.cls is None:
+            tokens = self.blocks(x_BTD, mask)
+            return Encoding(pool_tokens(tokens, mask, self.pooling), tokens, mask)
+        x_BTD = torch.cat([self.cls.to(x_BTD.dtype).expand(len(x_BTD), -1, -1), x_BTD], dim=1)
+        x_BTD = self.blocks(x_BTD, None if mask is None else nn.functional.pad(mask, (1, 0), value=True))
+        return Encoding(x_BTD[:, 0], x_BTD[:, 1:], mask)
