@@ -15,7 +15,7 @@ import zhixing
 ROOT = Path(zhixing.__file__).parent
 ORDER = (
     "errors", "settings", "randomness", "columns", "data", "layers", "models", "heads", "fusion", "model", "training",
-    "recipe", "run", "report", "console", "verbs", "api", "commands", "cli",
+    "recipe_file", "recipe", "run", "report", "console", "verbs", "api", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -1,4 +1,4 @@
-"""The perceptron and the convolutional encoders: one contract for all of them, then what each promises by itself."""
+"""The encoders: one contract for all of them, then what the perceptron and the convolutional ones promise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ NAMES = [
     *(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn")),
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"efficientnet_{member}" for member in ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "lite0")),
+    *("rnn", "lstm", "gru", "transformer", "vit"),
 ]
+STEPS = ("rnn", "lstm", "gru", "transformer")  # read the rows of a picture one by one
 ONE_EACH = [
     "mlp",
     "cnn",
@@ -45,6 +47,7 @@ ONE_EACH = [
     "resnet50",
     "efficientnet_b0",
     "efficientnet_lite0",
+    *(*STEPS, "vit"),
 ]
 # Where numbers are computed, one member stands for those that only repeat its blocks more often; the rest are slow.
 EVERY = [name if name in ONE_EACH else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
@@ -56,6 +59,10 @@ def small(name: str) -> tuple[tuple[int, int, int], tuple[int, int] | None, dict
         return (2, 3, 5), None, {"widths": (16, 8)}
     if name == "cnn":
         return (2, 18, 22), (1, 2), {}
+    if name in STEPS:
+        return (2, 3, 5), None, {"width": 8}
+    if name == "vit":
+        return (2, 7, 11), (2, 3), {"width": 8, "heads": 2}
     if name == "alexnet":
         return (2, 63, 95), (1, 2), {"dense": (16, 8), "dropout": 0.0}
     if name.startswith("vgg"):
@@ -93,6 +100,7 @@ def test_the_table_holds_the_promised_names() -> None:
     assert list(encoders_for("image")) == NAMES
     assert encoders_for("vector")["mlp"] is MLP
     assert not set(encoders_for("vector")) & set(NAMES[1:])
+    assert list(encoders_for("sequence")) == list(STEPS)
     assert encoders_for("no such kind") == {}
 
 
@@ -104,7 +112,8 @@ def test_shapes(name: str) -> None:
     encoding = encoder(pictures(name, 3).to("meta"))
     assert isinstance(encoding, Encoding)
     assert encoding.pooled.shape == (3, encoder.width)
-    assert encoding.tokens.shape == (3, grid[0] * grid[1] if grid else 1, encoder.token_width)
+    tokens = grid[0] * grid[1] if grid else small(name)[0][1] if name in STEPS else 1
+    assert encoding.tokens.shape == (3, tokens, encoder.token_width)
     assert encoding.grid == grid
     assert encoding.mask is None
 
@@ -185,13 +194,17 @@ def test_channels_last_and_bfloat16(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in ("cnn", "resnet18") else pytest.param(name, marks=pytest.mark.slow) for name in ONE_EACH],
+    [
+        name if name in ("cnn", "resnet18", "vit", *STEPS) else pytest.param(name, marks=pytest.mark.slow)
+        for name in ONE_EACH
+    ],
 )
 def test_compiles_as_one_graph(name: str) -> None:
     encoder, values = built(name), pictures(name, 2)
     torch._dynamo.reset()
-    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(values).pooled, encoder(values).pooled)
+    with torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(values).pooled, encoder(values).pooled)
 
 
 # Against what is published
@@ -199,7 +212,7 @@ def test_compiles_as_one_graph(name: str) -> None:
 
 def test_parameter_counts_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = benchmark("parameter_counts", monkeypatch)
-    assert set(counts.PUBLISHED) == set(NAMES) - {"mlp", "cnn"}
+    assert set(counts.PUBLISHED) == set(NAMES) - {"mlp", "cnn", "vit", *STEPS}
     assert {name: counts.count(name) for name in counts.PUBLISHED} == counts.PUBLISHED
 
 
@@ -525,6 +538,8 @@ def test_initialise_default_leaves_what_was_built_and_half_precision_works() -> 
     [
         ("mlp", {"widths": (64,)}),
         ("cnn", {"layers": (16, "pool", 32), "batch_norm": True}),
+        *((name, {"width": 128}) for name in ("rnn", "lstm", "gru")),
+        *((name, {"width": 32}) for name in ("transformer", "vit")),
         pytest.param("resnet18", {"zero_init": True}, marks=pytest.mark.slow),
     ],
 )

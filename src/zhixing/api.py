@@ -31,7 +31,7 @@ class Run(RunFolder):
     def __init__(
         self, path: Path | str, *, device: str = "auto", encoder: Mapping[str, nn.Module] | nn.Module | None = None
     ) -> None:
-        from .verbs.train import torch_device
+        from .training.surroundings import torch_device
 
         super().__init__(path)
         content = self.verify()

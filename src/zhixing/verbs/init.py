@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from ..columns import COLUMNS
 from ..data.source import open_source
 from ..heads import HEADS
-from ..recipe import Dumper, Recipe
+from ..recipe import Recipe
+from ..recipe_file import Dumper
 from .complete import complete
 from .train import describe_source
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +36,7 @@ from ..training.optimizers import OPTIMIZERS
 from ..training.precision import Precision, choose_precision, count_multiplications
 from ..training.rate_finder import find_rate
 from ..training.schedules import SCHEDULES
+from ..training.surroundings import StopRequest, asked_to_stop, reproducible, torch_device
 from .complete import complete
 from .evaluate import EXACT, collect, examine, headline, stratify_by, validation
 from .facts import data_facts
@@ -187,19 +186,6 @@ def resolved(recipe: Recipe, columns: Mapping[str, Column], device: torch.device
     if plain["training"]["threads"] is None:
         plain["training"]["threads"] = torch.get_num_threads()
     return Recipe(plain)
-
-
-def torch_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"the device {name!r} cannot be used: {str(error).splitlines()[0]}", mend="Use --device cpu."
-        ) from None
-    return device
 
 
 def claim_folder(out: Path | None, name: str) -> Path:
@@ -457,53 +443,3 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     console.close()
     console.say(f"{part} ({len(rows):,} rows): {headline(metrics)}")
     console.say(f"run: {run.path}   report: {run.path / 'report.html'}")
-
-
-# Around it ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def reproducible(threads: int | None) -> Iterator[None]:
-    """One number of threads and deterministic kernels while training; the user's own settings come back after."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if threads is not None and threads != before[0]:
-        torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
-
-
-class StopRequest:
-    """Set by the first signal; a second one takes its usual course."""
-
-    def __init__(self) -> None:
-        self.signum = 0
-
-
-@contextlib.contextmanager
-def asked_to_stop(signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[StopRequest]:
-    """Notice Ctrl-C and SIGTERM, so that the run can save and end between two steps."""
-    request = StopRequest()
-    before: dict[signal.Signals, Any] = {}
-
-    def handle(signum: int, frame: object) -> None:
-        request.signum = signum
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-    with contextlib.suppress(ValueError):  # only the main thread hears signals
-        for one in signals:
-            before[one] = signal.signal(one, handle)
-    try:
-        yield request
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

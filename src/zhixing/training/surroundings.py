@@ -1,0 +1,77 @@
+"""What surrounds training in a process: the device, threads, deterministic kernels, and signals that ask to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from ..errors import UsageError
+
+__all__ = ["StopRequest", "asked_to_stop", "reproducible", "torch_device"]
+
+
+def torch_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"the device {name!r} cannot be used: {str(error).splitlines()[0]}", mend="Use --device cpu."
+        ) from None
+    return device
+
+
+@contextlib.contextmanager
+def reproducible(threads: int | None) -> Iterator[None]:
+    """One number of threads and deterministic kernels while training; the user's own settings, and torch's random
+    stream, come back after."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if threads is not None and threads != before[0]:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+class StopRequest:
+    """Set by the first signal; a second one takes its usual course."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+
+@contextlib.contextmanager
+def asked_to_stop(signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[StopRequest]:
+    """Notice Ctrl-C and SIGTERM, so that the run can save and end between two steps."""
+    request = StopRequest()
+    before: dict[signal.Signals, Any] = {}
+
+    def handle(signum: int, frame: object) -> None:
+        request.signum = signum
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    with contextlib.suppress(ValueError):  # only the main thread hears signals
+        for one in signals:
+            before[one] = signal.signal(one, handle)
+    try:
+        yield request
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
