@@ -224,6 +224,7 @@ def test_dropout_and_stochastic_depth_act_in_training_alone() -> None:
     assert 4 <= int(same.sum()) <= 30
 
 
+@torch.no_grad()
 def test_signals_neither_die_nor_explode_in_a_fresh_deep_stack() -> None:
     torch.manual_seed(0)
     for name in ("gpt2", "llama", "bert"):

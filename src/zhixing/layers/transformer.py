@@ -19,8 +19,18 @@ from .initialise import initialise
 from .normalise import Norm, make_norm
 from .positions import PositionKind, Rotation, make_positions
 
-__all__ = ["PRESETS", "Cache", "Depth", "Dropout", "Heads", "KVHeads", "Transformer", "TransformerBlock"]
-__all__ += ["TransformerSettings", "Width"]
+__all__ = [
+    "PRESETS",
+    "Cache",
+    "Depth",
+    "Dropout",
+    "Heads",
+    "KVHeads",
+    "Transformer",
+    "TransformerBlock",
+    "TransformerSettings",
+    "Width",
+]
 
 Width = Annotated[int, Field(ge=1, description="units of a token; a multiple of heads")]
 Depth = Annotated[int, Field(ge=1, description="blocks")]
