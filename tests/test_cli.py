@@ -402,3 +402,11 @@ _zhixing_completion zhixing; printf '%s\\n' "${{COMPREPLY[@]}}"
         environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment, check=False)
         assert done.stdout.split() == [offered], done.stderr
+
+
+def test_all_that_is_wrong_with_a_recipe_is_told_at_once(zhixing: Zhixing, csv: Path) -> None:
+    wrong = ("training.epochs=-1", "inputs.age.encoder=mpl", "outputs.label.los=focal", "inputs.zz.size=3")
+    done = zhixing("train", csv, "--set", *wrong)
+    assert done.status == 2
+    for words in ("4 problems", "training.epochs", "Did you mean 'mlp'?", "Did you mean 'loss'?", "'zz'"):
+        assert words in done.err

@@ -44,7 +44,7 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
         UsageError: it cannot be told which column is to be predicted, or which one the encoder is for.
         DataError: a column that must have a type and fits none.
     """
-    problems = check(raw) + unknown_columns(raw, table)
+    problems = check(with_types(raw, table)) + unknown_columns(raw, table)
     if problems:
         raise RecipeError(problems)
     data = {**(raw.get("data") or {}), "source": source}
@@ -66,6 +66,22 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
     if problems:
         raise RecipeError(problems)
     return done
+
+
+def with_types(raw: Mapping[str, Any], table: Table) -> dict[str, Any]:
+    """The recipe with the types of its columns filled in as far as they can be told: so that what is wrong with a
+    column's settings is told together with all the rest."""
+    out = dict(raw)
+    for part in ("inputs", "outputs"):
+        columns = raw.get(part)
+        if not isinstance(columns, Mapping):
+            continue
+        out[part] = dict(columns)
+        for name, settings in columns.items():
+            open_type = isinstance(settings, Mapping) and "type" not in settings and name in table.columns
+            if open_type and (found := infer(table[name], name)) is not None:
+                out[part][name] = {"type": found[0], **settings}
+    return out
 
 
 def unknown_columns(raw: Mapping[str, Any], table: Table) -> list[str]:
