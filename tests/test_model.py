@@ -17,6 +17,7 @@ from zhixing.errors import UsageError
 from zhixing.model import Model
 from zhixing.models.encoding import Encoder, Encoding
 from zhixing.run import build_model
+from zhixing.verbs.evaluate import EXACT, collect
 
 ROWS = 24
 
@@ -210,3 +211,22 @@ def test_an_encoder_of_ones_own_is_looked_at_before_anything_is_trained(pictures
     ):
         with pytest.raises(UsageError, match=pattern):
             build_model(recipe, columns, {"picture": module})
+
+
+def test_evaluation_that_runs_out_of_memory_goes_on_in_smaller_batches(two: Any, monkeypatch: Any) -> None:
+    sizes: list[int] = []
+    model, batches = two.model(), two.batches()
+    whole_answer = collect(model, batches, two.rows, EXACT)
+    forward = type(model).forward
+
+    def limited(self: Any, batch: Any) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > 7:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(model), "forward", limited)
+    answer = collect(model, batches, two.rows, EXACT)
+    assert max(sizes) > 7 >= sizes[-1]
+    for name, prediction in whole_answer.predictions.items():
+        torch.testing.assert_close(answer.predictions[name], prediction)

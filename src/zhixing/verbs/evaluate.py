@@ -27,7 +27,7 @@ from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
 from ..model import Model
 from ..recipe import Recipe
-from ..training.loop import Validation
+from ..training.loop import Validation, out_of_memory
 from ..training.precision import Precision
 
 __all__ = [
@@ -66,13 +66,31 @@ class Collected:
 def collect(
     model: Model, batches: Batches, rows: NDArray[np.int64], precision: Precision, *, with_targets: bool = True
 ) -> Collected:
-    """Run the model over rows, in order, in evaluation mode; dropout and running statistics stand still."""
+    """Run the model over rows, in order, in evaluation mode; dropout and running statistics stand still.
+
+    Where memory runs out, smaller batches are tried.
+    """
     # On a CPU, activations of larger batches leave the cache and the forward pass takes twice as long.
-    most = 256 if batches.device.type == "cpu" else 1024
-    order = Order(rows, min(most, max(1, batches.block_rows)), shuffle=False)
-    parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in ("p", "t", "m", "l")}
+    most = min(256 if batches.device.type == "cpu" else 1024, max(1, batches.block_rows))
     was_training = model.training
     model.eval()
+    try:
+        while True:
+            try:
+                return pass_through(model, batches, rows, precision, most, with_targets)
+            except RuntimeError as error:
+                if most == 1 or not out_of_memory(error):
+                    raise
+            most = (most + 1) // 2
+    finally:
+        model.train(was_training)
+
+
+def pass_through(
+    model: Model, batches: Batches, rows: NDArray[np.int64], precision: Precision, most: int, with_targets: bool
+) -> Collected:
+    order = Order(rows, most, shuffle=False)
+    parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in ("p", "t", "m", "l")}
     with torch.inference_mode():
         for batch in batches.stream(order, 0, order.steps_per_epoch if len(rows) else 0):
             with precision.cast(batches.device):
@@ -86,7 +104,6 @@ def collect(
                     parts["t"].setdefault(name, []).append(target)
                     parts["m"].setdefault(name, []).append(here)
                     parts["l"].setdefault(name, []).append(model.head(name).loss(wide, target))
-    model.train(was_training)
     joined = {kind: {name: torch.cat(some).cpu() for name, some in by.items()} for kind, by in parts.items()}
     return Collected(rows, joined["p"], joined["t"], joined["m"], joined["l"])
 
