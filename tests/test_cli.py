@@ -410,3 +410,8 @@ def test_all_that_is_wrong_with_a_recipe_is_told_at_once(zhixing: Zhixing, csv: 
     assert done.status == 2
     for words in ("4 problems", "training.epochs", "Did you mean 'mlp'?", "Did you mean 'loss'?", "'zz'"):
         assert words in done.err
+
+
+@pytest.mark.parametrize(("name", "target"), [("iris", "species"), ("diabetes", "progression")])
+def test_a_known_data_set_knows_what_it_is_there_to_predict(zhixing: Zhixing, name: str, target: str) -> None:
+    assert list(zhixing("train", name, "--epochs", 1, "--json").last["metrics"]) == [target]

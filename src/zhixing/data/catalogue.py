@@ -81,16 +81,15 @@ def load_classes(name: str, target: str) -> Table:
     """A classification of plain numbers."""
     found = getattr(samples(), f"load_{name}")()
     columns = {str(feature): found.data[:, index] for index, feature in enumerate(found.feature_names)}
-    return Table(
-        from_mapping({**columns, target: named(found.target, [str(x) for x in found.target_names])}, place=name)
-    )
+    classes = named(found.target, [str(x) for x in found.target_names])
+    return Table(from_mapping({**columns, target: classes}, place=name), target=target)
 
 
 def load_diabetes() -> Table:
     """442 patients in the units in which they were measured, and how the disease went on a year later."""
     found = samples().load_diabetes(scaled=False)
     columns = {str(feature): found.data[:, index] for index, feature in enumerate(found.feature_names)}
-    return Table(from_mapping({**columns, "progression": found.target}, place="diabetes"))
+    return Table(from_mapping({**columns, "progression": found.target}, place="diabetes"), target="progression")
 
 
 def load_pictures(name: str, hub: str, classes: Sequence[str]) -> Table:

@@ -68,6 +68,7 @@ class Table:
         split_column: the column that says ``train``, ``validation`` or ``test``, when the source has such a thing.
         place: where a person finds a row.
         problems: rows that could not be read as rows at all, one by one.
+        target: the column that a known data set is there to predict.
 
     A fatal problem of a table is a row that is *not in it*: its ``row`` is the number of rows that were read before it
     (the number it would have had, were it the only one lost), its ``place`` the true line or file. A problem that is
@@ -81,6 +82,7 @@ class Table:
     split_column: str | None = None
     place: Callable[[int], str] | None = None
     problems: list[Problem] = field(default_factory=list)
+    target: str | None = None
 
     @property
     def rows(self) -> int:
@@ -113,5 +115,6 @@ class Table:
             name=self.name,
             base=self.base,
             split_column=self.split_column,
+            target=self.target,
             place=(lambda row: place(chosen[row])) if place else None,
         )

@@ -169,8 +169,8 @@ def spelled(value: Any) -> dict[str, Any]:
 
 
 def guess_target(table: Table, inputs: Mapping[str, Any]) -> str:
-    for name in TARGETS:
-        if name in table.columns and name not in inputs:
+    for name in (table.target, *TARGETS):
+        if name is not None and name in table.columns and name not in inputs:
             return name
     raise UsageError(
         "which column should be predicted?",
