@@ -5,7 +5,7 @@ backward, step. Ours gathers stored bytes, standardises, weighs rows, checks for
 and (third run) validates after each epoch, on a ninth as many rows as it trains on, and writes checkpoints every 200
 steps. Rounds alternate the three; the figures are medians of ratios within a round.
 
-    python -m benchmarks.loop_overhead [--model mlp cnn resnet18] [--batch 32 128] [--rounds 5]
+    python -m benchmarks.loop_overhead [--model mlp cnn resnet18] [--batch 32 128] [--rounds 11]
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from zhixing.training.schedules import SCHEDULES
 from zhixing.verbs.evaluate import collect, validation
 
 MODELS: dict[str, tuple[dict[str, object], dict[str, object], int, int]] = {  # encoder, picture, rows, epochs
-    "mlp": ({"name": "mlp", "widths": [64, 64]}, {}, 60000, 2),
-    "cnn": ({"name": "cnn"}, {}, 20000, 1),
-    "resnet18": ({"name": "resnet18"}, {"size": 32, "channels": 3}, 2560, 1),
+    "mlp": ({"name": "mlp", "widths": [64, 64]}, {}, 60000, 1),
+    "cnn": ({"name": "cnn"}, {}, 10000, 1),
+    "resnet18": ({"name": "resnet18"}, {"size": 32, "channels": 3}, 1280, 1),
 }
 CPU = torch.device("cpu")
 
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 128])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

@@ -114,7 +114,7 @@ class Model(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """The weighted loss of a batch, or of a part of one, that :meth:`weigh` has seen."""
-        predictions = self(batch)
+        predictions = self.forward(batch)
         parts = []
         for name in self.outputs:
             rows, weights = self.target_losses(batch, name, predictions[name]), batch.weights[name]

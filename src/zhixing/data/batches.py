@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -158,18 +158,18 @@ class Batches:
         """Batches of steps ``first`` to ``last`` of an order."""
         with ThreadPoolExecutor(1, thread_name_prefix="zhixing-gather") as background:
 
-            def ahead(step: int) -> tuple[Future[Batch] | None, list[int]]:
-                if step >= last:
-                    return None, []
-                rows, sizes = order.span(step, self.block_rows, last)
-                return background.submit(self.gather, rows), sizes
+            def block(step: int, most_rows: int) -> tuple[Batch, list[int]]:
+                rows, sizes = order.span(step, most_rows, last)
+                return self.gather(rows), sizes
 
+            # The first blocks are small, so that nobody waits for a whole one at the start.
+            most_rows = order.batch_size
             step = first
-            future, sizes = ahead(step)
+            future = background.submit(block, step, most_rows) if step < last else None
             while future is not None:
                 start = time.perf_counter()
-                block = future.result()
+                ready, sizes = future.result()
                 self.waited += time.perf_counter() - start
-                step, current = step + len(sizes), sizes
-                future, sizes = ahead(step)
-                yield from block.split(current)
+                step, most_rows = step + len(sizes), min(4 * most_rows, self.block_rows)
+                future = background.submit(block, step, most_rows) if step < last else None
+                yield from ready.split(sizes)  # here: in the background it would hold Python's lock for milliseconds

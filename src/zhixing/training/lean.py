@@ -33,6 +33,7 @@ class LeanAdam(Adam):
         assert closure is None
         if not hasattr(self, "lists"):
             self.lists = [self.make_state(group["params"]) for group in self.param_groups]
+        taken = None if self.found_inf is None else 1 - self.found_inf
         for group, whole in zip(self.param_groups, self.lists, strict=True):
             gradients = [parameter.grad for parameter in whole[0] if parameter.grad is not None]
             if len(gradients) < len(whole[0]):
@@ -42,10 +43,8 @@ class LeanAdam(Adam):
                 parameters, means, squares, steps = whole
             if not parameters:
                 continue
-            if self.found_inf is None:
-                torch._foreach_add_(steps, 1)
-            else:
-                torch._foreach_add_(steps, [1 - self.found_inf] * len(steps))  # a list, since a lone tensor is read
+            # A list of tensors, since a lone one would be read by the host.
+            torch._foreach_add_(steps, 1 if taken is None else [taken] * len(steps))
             kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
             kernel(
                 parameters,
