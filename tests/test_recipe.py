@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from zhixing.data.source import open_source
 from zhixing.data.table import Table
 from zhixing.errors import RecipeError, UsageError
-from zhixing.recipe import Dumper, Recipe, built_in, check, dump, json_schema, load, override, parse, recipe_of
+from zhixing.recipe import Recipe, built_in, check, dump, json_schema, load, override, parse, recipe_of
+from zhixing.recipe_file import Dumper
 from zhixing.verbs.complete import complete
 
 FULL: dict[str, Any] = {

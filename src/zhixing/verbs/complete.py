@@ -44,7 +44,7 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
         UsageError: it cannot be told which column is to be predicted, or which one the encoder is for.
         DataError: a column that must have a type and fits none.
     """
-    problems = check(with_types(raw, table)) + unknown_columns(raw, table)
+    problems = check(with_types(raw, table, encoder)) + unknown_columns(raw, table)
     if problems:
         raise RecipeError(problems)
     data = {**(raw.get("data") or {}), "source": source}
@@ -68,9 +68,9 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
     return done
 
 
-def with_types(raw: Mapping[str, Any], table: Table) -> dict[str, Any]:
+def with_types(raw: Mapping[str, Any], table: Table, encoder: Any) -> dict[str, Any]:
     """The recipe with the types of its columns filled in as far as they can be told: so that what is wrong with a
-    column's settings is told together with all the rest."""
+    column's settings is told together with all the rest. Settings that are for an encoder yet to be placed wait."""
     out = dict(raw)
     for part in ("inputs", "outputs"):
         columns = raw.get(part)
@@ -80,7 +80,10 @@ def with_types(raw: Mapping[str, Any], table: Table) -> dict[str, Any]:
         for name, settings in columns.items():
             open_type = isinstance(settings, Mapping) and "type" not in settings and name in table.columns
             if open_type and (found := infer(table[name], name)) is not None:
-                out[part][name] = {"type": found[0], **settings}
+                given = mapping(settings.get("encoder"))
+                waits = encoder is not None and given and "name" not in given
+                kept = {key: value for key, value in settings.items() if not (waits and key == "encoder")}
+                out[part][name] = {"type": found[0], **kept}
     return out
 
 
