@@ -47,7 +47,7 @@ def test_every_row_once_in_batches_of_nearly_one_size(count, size, seed, shuffle
         assert (epochs[0] == rows).all()
     elif count > 12:
         assert (epochs[0] != epochs[1]).any()
-        assert (epochs[0] != Order(rows, size, seed=seed + 1).of_epoch(0)).any()
+        assert (epochs[0] != Order(rows, size, seed=seed + 1).of_epoch(0)[0]).any()
 
 
 @FEW
@@ -101,29 +101,29 @@ def test_over_sampling_evens_out_the_classes() -> None:
     label = np.repeat([0, 1, 2], [900, 90, 10])
     rows = np.arange(1000) + 50
     order = Order(rows, 100, seed=0, odds=1 / np.bincount(label)[label])
-    drawn = np.concatenate([order.of_epoch(epoch) for epoch in range(30)])
+    drawn = np.concatenate([order.of_epoch(epoch)[0] for epoch in range(30)])
     counts = np.bincount(label[drawn - 50])
     assert np.abs(counts / len(drawn) - 1 / 3).max() < 0.01
-    assert len(order.of_epoch(0)) == 1000
+    assert len(order.of_epoch(0)[0]) == 1000
     assert set(range(950, 960)) <= set((drawn - 0).tolist())
-    assert (order.of_epoch(0) != order.of_epoch(1)).any()
+    assert (order.of_epoch(0)[0] != order.of_epoch(1)[0]).any()
     never = Order(rows, 100, odds=(label != 1).astype(float))
-    assert not (label[never.of_epoch(0) - 50] == 1).any()
+    assert not (label[never.of_epoch(0)[0] - 50] == 1).any()
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_an_error_in_the_background_reaches_the_user(after, monkeypatch) -> None:
     batches = Batches(columns(40), CPU)
     batches.block_rows = 5
-    inner, calls = batches.gather, []
+    inner, calls = batches.fetch, []
 
-    def gather(rows):
+    def fetch(rows, sizes):
         calls.append(rows)
         if len(calls) > after:
             raise OSError("the disk is gone")
-        return inner(rows)
+        return inner(rows, sizes)
 
-    monkeypatch.setattr(batches, "gather", gather)
+    monkeypatch.setattr(batches, "fetch", fetch)
     seen = []
     with pytest.raises(OSError, match="the disk is gone"):
         seen.extend(batches.stream(Order(np.arange(40), 5), 0, 8))

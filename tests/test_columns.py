@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from sklearn.preprocessing import QuantileTransformer
 
-from zhixing.columns import COLUMNS, Column
+from zhixing.columns import COLUMNS, Column, Tensorized
 from zhixing.columns.category import Category, words
-from zhixing.columns.column import natural_order, sample
+from zhixing.columns.column import Ragged, natural_order, sample
 from zhixing.columns.date import Date, seconds
 from zhixing.columns.number import KNOTS, Number
 from zhixing.columns.tags import Tags
+from zhixing.data.batches import ColumnBatch, padded
 from zhixing.errors import DataError
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
@@ -50,6 +51,17 @@ def reasons(column: Column, cells: Any) -> list[tuple[int, str, str]]:
 
 
 # --- the contract of every type
+
+
+def stored_of(done: Tensorized) -> torch.Tensor | Ragged:
+    values = torch.from_numpy(done.values)
+    return values if done.lengths is None else Ragged(values, np.concatenate([[0], np.cumsum(done.lengths)]))
+
+
+def batch_of(done: Tensorized) -> ColumnBatch:
+    """All rows as one batch."""
+    stored = stored_of(done)
+    return padded(stored, np.arange(len(done.present))) if isinstance(stored, Ragged) else ColumnBatch(stored)
 
 
 def png(shade: int) -> bytes:
@@ -82,13 +94,30 @@ def test_contract(kind, role) -> None:
     assert column.type == kind
     # shapes as the spec says, a finding or an absence for each odd cell and for no other
     spec = column.spec()
-    assert (spec.kind, len(done.values), done.present.shape, done.present.dtype) == (column.kind, rows, (rows,), bool)
-    stem = column.stem()(torch.from_numpy(done.values))
-    assert tuple(stem.shape[1:]) == spec.shape
-    assert stem.dtype == (torch.int64 if spec.kind == "ids" else torch.float32)
-    assert np.isfinite(stem.double().numpy()).all()
-    if spec.kind == "ids":
-        assert 0 <= int(stem.min()) <= int(stem.max()) < spec.vocabulary
+    assert spec.kind == column.kind or role == "output"
+    assert (done.present.shape, done.present.dtype) == ((rows,), bool)
+    stored = batch_of(done)
+    if role == "input":
+        column.calibrate(stored_of(done), np.flatnonzero(done.present), done.sums)
+    values, mask = column.stem()(*stored)
+    assert len(values) == rows
+    if mask is None:
+        assert tuple(values.shape[1:]) == spec.shape
+    else:
+        assert mask.shape == values.shape[:2]
+        assert values.shape[1] <= spec.shape[0]
+        assert tuple(values.shape[2:]) == spec.shape[1:]
+        assert mask.any(1).tolist() == done.present.tolist()
+    assert values.dtype == (torch.int64 if spec.kind in ("ids", "tokens") else torch.float32)
+    if role == "input":
+        assert np.isfinite(values.double().numpy()).all()
+    if spec.kind in ("ids", "tokens"):
+        assert 0 <= int(values.min()) <= int(values.max()) < spec.vocabulary
+    if spec.kind == "tokens":
+        assert torch.equal(values > 0, mask)
+    blank, real = column.stem()(*column.blank(2))
+    assert tuple(blank.shape) == (2, *spec.shape)
+    assert real is None or bool(real.all())
     assert done.present[bad:-bad].all()
     told = {f.index for f in done.findings}
     assert told.isdisjoint(range(bad, rows - bad))
@@ -101,19 +130,23 @@ def test_contract(kind, role) -> None:
     assert (twin.state(), twin.settings(), twin.stored_as()) == (column.state(), column.settings(), column.stored_as())
     again = twin.tensorize(cells, Path)
     np.testing.assert_array_equal(again.values, done.values)
+    np.testing.assert_array_equal(again.lengths, done.lengths)
     assert again.findings == done.findings
     # any cut of the cells gives the same rows, in any number of threads
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(lambda start: column.tensorize(cells[start : start + 3], Path), range(0, rows, 3)))
     np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), done.values)
     np.testing.assert_array_equal(np.concatenate([part.present for part in parts]), done.present)
+    if done.lengths is not None:
+        np.testing.assert_array_equal(np.concatenate([part.lengths for part in parts]), done.lengths)
     # nothing at all, in as many dimensions
     none = column.tensorize(cells[:0], Path)
     assert none.values.shape == (0, *done.values.shape[1:])
     # back to cells, and for a person to look at
-    assert len(column.restore(torch.from_numpy(done.values))) == rows
-    for row in torch.from_numpy(done.values):
-        (key,) = column.show(row)
+    assert len(column.restore(stored[0])) == rows
+    for row in range(rows):
+        one = stored_of(done)
+        (key,) = column.show(one.row(row) if isinstance(one, Ragged) else one[row])
         assert key in ("text", "picture")
     json.dumps(column.summary())
 

@@ -389,7 +389,7 @@ def test_mean_and_deviation_are_numpys_on_training_rows() -> None:
     pixels[np.setdiff1d(np.arange(300), train)] = 255
     made.calibrate(torch.from_numpy(pixels), train, sums_of(pixels))
     assert made.state() == before
-    out = made.stem()(torch.from_numpy(pixels[train]))
+    out, _ = made.stem()(torch.from_numpy(pixels[train]))
     assert out[:, :2].mean((0, 2, 3)).abs().max() < 1e-5
     assert (out[:, :2].std((0, 2, 3)) - 1).abs().max() < 1e-3
     assert not out[:, 2].any()

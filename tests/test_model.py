@@ -217,7 +217,7 @@ def test_evaluation_that_runs_out_of_memory_goes_on_in_smaller_batches(two: Any,
     sizes: list[int] = []
     model, batches = two.model(), two.batches()
     whole_answer = collect(model, batches, two.rows, EXACT)
-    forward = type(model).forward
+    forward = type(model).encode
 
     def limited(self: Any, batch: Any) -> Any:
         sizes.append(len(batch))
@@ -225,7 +225,7 @@ def test_evaluation_that_runs_out_of_memory_goes_on_in_smaller_batches(two: Any,
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         return forward(self, batch)
 
-    monkeypatch.setattr(type(model), "forward", limited)
+    monkeypatch.setattr(type(model), "encode", limited)
     answer = collect(model, batches, two.rows, EXACT)
     assert max(sizes) > 7 >= sizes[-1]
     for name, prediction in whole_answer.predictions.items():

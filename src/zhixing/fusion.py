@@ -28,7 +28,8 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="share of units dropped
 class Fusion(nn.Module):
     """Base of the fusions: ``forward(encodings) -> Encoding``, and ``width``, the D of what it gives.
 
-    A single input passes through with its tokens and grid; what is learned after joining follows in ``layers``.
+    A single input passes through with its tokens and grid; what is learned after joining follows in ``layers``. Of
+    several inputs the tokens are lost: those of the result are its one summary.
     """
 
     width: int
@@ -37,7 +38,7 @@ class Fusion(nn.Module):
         self, joined: int, inputs: int, widths: tuple[int, ...] | None, activation: Activation, dropout: float
     ) -> None:
         super().__init__()
-        chosen = widths if widths is not None else (() if inputs == 1 else (128, 64))
+        chosen = widths if widths is not None else (() if inputs <= 1 else (128, 64))
         self.layers, self.width = dense_layers(joined, chosen, activation, dropout)
 
     def join(self, encodings: list[Encoding]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .columns import Column
+from .columns.column import Stem
 from .columns.image import Standardise
 from .data.batches import Batch, ColumnBatch
 from .fusion import Fusion
@@ -44,6 +45,7 @@ class Model(nn.Module):
         self.encoders = nn.ModuleList(encoders.values())
         self.fusion = fusion
         self.passes = len(encoders) == 1 and not len(fusion.layers)  # nothing to join and nothing after it
+        self.forced = any(head.forced for head in heads.values())
         self.heads = nn.ModuleList(heads.values())
         self.even: dict[tuple[str, int, torch.device], Tensor] = {}
         # Plain Python beside the registered modules: looking a module up through them takes longer than a small layer.
@@ -58,6 +60,8 @@ class Model(nn.Module):
         return self.head_of[name]
 
     def encode(self, batch: Batch) -> Encoding:
+        if not self.readers:  # nothing to read: a language model
+            return blank_encoding(len(batch), batch.rows.device)
         encodings = []
         for name, reader in self.readers:
             values, mask = batch.columns[name]
@@ -65,15 +69,21 @@ class Model(nn.Module):
                 encodings.append(Encoding(values, values.unsqueeze(1)))
             else:
                 stem, encoder = reader
-                encodings.append(encoder(stem(values), mask))
+                encodings.append(encoder(*stem(values, mask)))
         if self.passes:
             return encodings[0]
         out: Encoding = self.fusion(encodings)
         return out
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The prediction of each output; heads that predict token after token need its target in the batch."""
         encoding = self.encode(batch)
-        return {name: head(encoding) for name, head in self.head_of.items()}
+        return {name: self.predict(name, encoding, batch) for name in self.outputs}
+
+    def predict(self, name: str, encoding: Encoding, batch: Batch) -> Tensor:
+        head = self.head_of[name]
+        out: Tensor = head(encoding, batch.columns[name].values) if head.forced else head(encoding)
+        return out
 
     def weigh(self, batch: Batch) -> Batch:
         """Say what each row of a whole batch counts for in each output's loss.
@@ -108,6 +118,8 @@ class Model(nn.Module):
         """What each row counts for beside the others, [B]: nothing where the target is missing; None: all the same."""
         target, present = column
         weight = self.head(name).row_weights(target)
+        if present is not None and present.ndim > 1:
+            present = present.any(1)
         if present is None or weight is None:
             return weight if present is None else present.float()
         return weight * present
@@ -147,4 +159,9 @@ class Model(nn.Module):
 
 def hands_on(stem: nn.Module, encoder: nn.Module) -> bool:
     """Whether stem and encoder give stored values [B, F] as they are: a perceptron without layers."""
-    return type(stem) is nn.Identity and type(encoder) is MLP and not len(encoder.layers)
+    return type(stem) is Stem and type(encoder) is MLP and not len(encoder.layers)
+
+
+def blank_encoding(rows: int, device: torch.device) -> Encoding:
+    """What is known before anything is read: nothing, of so many rows."""
+    return Encoding(torch.zeros(rows, 0, device=device), torch.zeros(rows, 0, 0, device=device))

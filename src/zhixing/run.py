@@ -24,7 +24,7 @@ from torch import Tensor
 from . import recipe as recipes
 from .columns import COLUMNS, Column
 from .errors import RunError, UsageError, did_you_mean
-from .fusion import FUSIONS, Fusion
+from .fusion import FUSIONS, Concat, Fusion
 from .heads import HEADS, Head
 from .layers.initialise import initialise
 from .model import Model
@@ -34,7 +34,7 @@ from .randomness import fold
 from .recipe import Recipe
 from .settings import Settings, parameters_of
 
-__all__ = ["RunFolder", "blank", "build_model", "environment", "finite", "make_columns", "new_folder", "write_whole"]
+__all__ = ["RunFolder", "build_model", "environment", "finite", "make_columns", "new_folder", "write_whole"]
 
 FILES = ("recipe.yaml", "columns.json", "model.safetensors")
 
@@ -75,19 +75,35 @@ def build_model(recipe: Recipe, columns: Mapping[str, Column], custom: Mapping[s
                 )
             else:
                 encoders[name] = ENCODERS[choice.name](columns[name].spec(), **choice.keywords())
-        sizes = [encoder.width for encoder in encoders.values()]
-        make_fusion: Any = FUSIONS[recipe.fusion.name]
-        fusion: Fusion = make_fusion(sizes, **recipe.fusion.keywords())
+        fusion = build_fusion(recipe, encoders)
         heads: dict[str, Head] = {}
         for name, settings in recipe.outputs.items():
-            head = HEADS[settings.type]
-            heads[name] = head(fusion.width, columns[name], **own(settings, head))
+            heads[name] = build_head(settings, columns[name], fusion, list(encoders.values()))
         importance = {name: settings.importance for name, settings in recipe.outputs.items()}
         model = Model(columns, encoders, fusion, heads, importance)
         initialise(model, recipe.training.initialisation)
         for name, one in heads.items():
             one.baseline(columns[name])
     return model
+
+
+def build_fusion(recipe: Recipe, encoders: Mapping[str, Encoder]) -> Fusion:
+    sizes = [encoder.width for encoder in encoders.values()]
+    if not sizes:  # a language model
+        return Concat([])
+    make: Any = FUSIONS[recipe.fusion.name]
+    fusion: Fusion = make(sizes, **recipe.fusion.keywords())
+    return fusion
+
+
+def build_head(settings: Any, column: Column, fusion: Fusion, encoders: list[Encoder]) -> Head:
+    """The head of one output, for the width of what it reads: a single input's tokens, or what the fusion gives."""
+    kind = HEADS[settings.type]
+    width = encoders[0].token_width if kind.reads == "tokens" and len(encoders) == 1 else fusion.width
+    head = kind(width, column, **own(settings, kind))
+    if len(encoders) == 1:
+        head.meet(encoders[0])
+    return head
 
 
 def checked_custom(module: Any, name: str, column: Column) -> Encoder:
@@ -104,7 +120,9 @@ def checked_custom(module: Any, name: str, column: Column) -> Encoder:
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            given = module.eval()(column.stem()(blank(column, 2)).to(device), None)
+            stored, real = column.blank(2)
+            values, mask = column.stem()(stored, real)
+            given = module.eval()(values.to(device), None if mask is None else mask.to(device))
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{what} cannot read {column.spec()}: {error}", mend=mend) from error
     finally:
@@ -113,13 +131,6 @@ def checked_custom(module: Any, name: str, column: Column) -> Encoder:
         found = given.pooled.shape if isinstance(given, Encoding) else type(given).__name__
         raise UsageError(f"{what} gives {found} for two rows, with a width of {module.width}", mend=mend)
     return module  # type: ignore[return-value]
-
-
-def blank(column: Column, rows: int) -> Tensor:
-    """Zeros in the stored form of a column."""
-    spec = column.spec()
-    kind = {"image": torch.uint8, "ids": torch.int64}.get(spec.kind, torch.float32)
-    return torch.zeros(rows, *spec.shape, dtype=kind)
 
 
 def new_folder(runs: Path, name: str) -> Path:

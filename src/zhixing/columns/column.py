@@ -7,17 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..randomness import uniform
 
-__all__ = ["Claim", "Column", "Finding", "Spec", "Tensorized"]
+__all__ = ["Claim", "Column", "Finding", "Ragged", "Spec", "Stem", "Tensorized"]
 
 Locate = Callable[[str], Path]
 
@@ -32,10 +33,13 @@ class Spec:
     image     [B, C, H, W] float      (C, H, W)
     vector    [B, F] float            (F,)
     ids       [B] int64               (), number of ids
+    tokens    [B, T] int64            (T,), T the most tokens of a row; number of ids
     sequence  [B, T, F] float         (T, F), T the most steps of a row
     ========= ======================= ===========================================
 
-    A sequence comes with a mask [B, T], True where a step is real; what stands in other steps means nothing.
+    Tokens and sequences come with a mask [B, T], True where a step is real; what stands in other steps means nothing.
+    Rows of a batch are padded to the longest of them, which may be far shorter than the T that is stated. The token 0
+    is padding in every vocabulary and never stands in a row.
     """
 
     kind: str
@@ -68,6 +72,9 @@ class Finding:
 class Tensorized:
     """A run of cells as one array, [N, ...]; ``present`` [N] is False where a cell is empty or cannot be used.
 
+    Cells of unequal length lie behind each other: ``values`` [S, ...] has a step for each of theirs, and ``lengths``
+    [N] says how many are whose, 0 where a cell is not present. Ids are then int32 here and int64 in a batch.
+
     ``sums`` [N, K] is what :meth:`Column.calibrate` needs of each row, where it would else read all values again.
     """
 
@@ -75,6 +82,33 @@ class Tensorized:
     present: NDArray[np.bool_]
     findings: list[Finding] = field(default_factory=list)
     sums: NDArray[np.int64] | None = None
+    lengths: NDArray[np.int64] | None = None
+
+
+class Ragged(NamedTuple):
+    """Stored cells of unequal length: row ``i`` is ``values[offsets[i] : offsets[i + 1]]``; ``offsets`` [N + 1]."""
+
+    values: Tensor
+    offsets: NDArray[np.int64]
+
+    def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+    def row(self, row: int) -> Tensor:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+
+Stored = Tensor | Ragged  # a column's tensors of all rows
+
+
+class Stem(nn.Module):
+    """The step from stored tensors to what an encoder takes: values and mask to values and mask.
+
+    This one, for columns whose tensors are stored ready to use, changes nothing.
+    """
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return values, mask
 
 
 class Column(ABC):
@@ -107,7 +141,7 @@ class Column(ABC):
     def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
         """Cells to one array. Never raises for a bad cell: it is a finding, and its place holds zeros."""
 
-    def calibrate(self, stored: Tensor, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
+    def calibrate(self, stored: Stored, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
         """Learn from the stored tensors of training rows. Most types have nothing left to learn.
 
         ``sums`` [N, K], where given, are those of :class:`Tensorized` for all rows: the tensors need not be read.
@@ -129,13 +163,23 @@ class Column(ABC):
     def spec(self) -> Spec:
         """What an encoder of this column gets."""
 
-    def stem(self) -> nn.Module:
+    def stem(self) -> Stem:
         """The step from stored tensors to what an encoder takes, on the device and inside the model."""
-        return nn.Identity()
+        return Stem()
+
+    def blank(self, rows: int) -> tuple[Tensor, Tensor | None]:
+        """Values and mask of rows that say nothing, in the stored form as a batch has it, of the full length.
+
+        For counting and for trying out, where no data are at hand.
+        """
+        spec = self.spec()
+        mask = torch.ones(rows, spec.shape[0], dtype=torch.bool) if spec.kind in ("tokens", "sequence") else None
+        kind = {"image": torch.uint8, "ids": torch.int64, "tokens": torch.int64}.get(spec.kind, torch.float32)
+        return torch.full((rows, *spec.shape), spec.kind == "tokens", dtype=kind), mask
 
     @abstractmethod
     def restore(self, values: Tensor) -> list[Any]:
-        """Stored tensors back to cells, as nearly as they can be."""
+        """Stored tensors [N, …] back to cells, as nearly as they can be; ids that are 0 are padding."""
 
     def show(self, value: Tensor) -> dict[str, str]:
         """One stored tensor for a person to look at: ``{"text": …}`` or ``{"picture": data URI}``."""

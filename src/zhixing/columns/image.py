@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_text, sample
+from .column import Claim, Column, Finding, Locate, Spec, Stem, Stored, Tensorized, is_text, sample
 from .picture import (
     GREY,
     array_layout,
@@ -51,7 +51,7 @@ Bytes = NDArray[np.uint8]
 Side = Annotated[int, Field(ge=1, le=8192)]
 
 
-class Standardise(nn.Module):
+class Standardise(Stem):
     """(x - mean) / std a channel, for x in 0 … 255, uint8 or float [B, C, H, W]."""
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
@@ -63,8 +63,8 @@ class Standardise(nn.Module):
         self.shift: Tensor
         self.memory_format = torch.contiguous_format
 
-    def forward(self, values: Tensor) -> Tensor:
-        return (values * self.scale).add_(self.shift).contiguous(memory_format=self.memory_format)
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return (values * self.scale).add_(self.shift).contiguous(memory_format=self.memory_format), mask
 
 
 class Image(Column):
@@ -227,8 +227,9 @@ class Image(Column):
         except DataError:
             return None
 
-    def calibrate(self, stored: Tensor, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
+    def calibrate(self, stored: Stored, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
         assert self.channels is not None
+        assert isinstance(stored, Tensor)
         if self.statistics == "imagenet":
             mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
             self.mean, self.std = (mean, std) if self.channels == 3 else ([116.28], [57.12])
@@ -246,7 +247,7 @@ class Image(Column):
         assert self.channels is not None
         return Spec("image", (self.channels, *self.size))
 
-    def stem(self) -> nn.Module:
+    def stem(self) -> Stem:
         return Standardise(self.mean, self.std)
 
     def restore(self, values: Tensor) -> list[Any]:

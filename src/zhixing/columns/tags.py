@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import DataError
 from .column import (
@@ -16,6 +16,7 @@ from .column import (
     Finding,
     Locate,
     Spec,
+    Stem,
     Tensorized,
     is_bytes,
     is_text,
@@ -29,11 +30,11 @@ from .column import (
 __all__ = ["Tags"]
 
 
-class ToFloat(nn.Module):
+class ToFloat(Stem):
     """Flags to floats, on the device."""
 
-    def forward(self, values: Tensor) -> Tensor:
-        return values.float()
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return values.float(), mask
 
 
 class Tags(Column):
@@ -110,7 +111,7 @@ class Tags(Column):
     def spec(self) -> Spec:
         return Spec("vector", (len(self.classes),))
 
-    def stem(self) -> nn.Module:
+    def stem(self) -> Stem:
         return ToFloat()
 
     def restore(self, values: Tensor) -> list[Any]:

@@ -10,23 +10,28 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..columns.column import Ragged
 from ..randomness import permutation, uniform
 
 __all__ = ["Batch", "Batches", "ColumnBatch", "Order"]
 
 BLOCK_BYTES = 8 << 20
+POOL = 64  # batches whose rows are put in the order of their lengths
 Rows = NDArray[np.int64]
 
 
 class ColumnBatch(NamedTuple):
-    """One column of a batch: values [B, ...], and mask [B] (or [B, T]), True where real, None where all are."""
+    """One column of a batch: values [B, ...], and mask [B] (or [B, T]), True where real, None where all are.
+
+    A row of tokens or steps that has none, all of its mask False, is one that has no value.
+    """
 
     values: Tensor
     mask: Tensor | None = None
@@ -59,18 +64,6 @@ class Batch:
             return self
         return self.each(lambda x: x.to(device, non_blocking=True))
 
-    def split(self, sizes: list[int]) -> list[Batch]:
-        """Whole batches of these sizes, as views: for a block that has no weights yet."""
-        assert not self.weights
-        assert not self.blends
-        rows = torch.split(self.rows, sizes)
-        parts: list[dict[str, ColumnBatch]] = [{} for _ in sizes]
-        for name, (values, mask) in self.columns.items():
-            masks = [None] * len(sizes) if mask is None else torch.split(mask, sizes)
-            for part, own, own_mask in zip(parts, torch.split(values, sizes), masks, strict=True):
-                part[name] = ColumnBatch(own, own_mask)
-        return [Batch(part, own) for part, own in zip(parts, rows, strict=True)]
-
     def part(self, start: int, stop: int) -> Batch:
         """Rows ``start`` to ``stop``, as views."""
         return self.each(lambda x: x[start:stop])
@@ -91,6 +84,10 @@ class Order:
     An epoch is cut into ``steps_per_epoch`` batches whose sizes differ by one at most: there is no small last batch,
     and no row is left out. With ``odds`` [rows], each epoch draws as many rows as there are, with replacement, in
     proportion to them (over-sampling).
+
+    With ``lengths`` [rows], rows of about the same length come together, so that little of a batch is padding: the
+    shuffled rows are cut into pools of some dozens of batches, each pool is put in the order of length and cut into
+    batches, and the batches are shuffled. Without ``shuffle`` rows come in the order of length, see :attr:`rows`.
     """
 
     def __init__(
@@ -101,27 +98,47 @@ class Order:
         seed: int = 0,
         shuffle: bool = True,
         odds: NDArray[np.float64] | None = None,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
-        self.rows, self.seed, self.shuffle = rows, seed, shuffle
+        if lengths is not None and not shuffle:
+            by_length = np.argsort(lengths, kind="stable")
+            rows, lengths = rows[by_length], None
+        self.rows, self.seed, self.shuffle, self.lengths = rows, seed, shuffle, lengths
         self.batch_size = min(batch_size, max(1, len(rows)))
         self.steps_per_epoch = -(-len(rows) // self.batch_size)
         self.edges = np.arange(self.steps_per_epoch + 1) * len(rows) // max(1, self.steps_per_epoch)
         self.odds = None if odds is None else np.cumsum(odds) / np.sum(odds)
         self.of_epoch = lru_cache(maxsize=2)(self.draw)
 
-    def draw(self, epoch: int) -> Rows:
+    def draw(self, epoch: int) -> tuple[Rows, NDArray[np.int64]]:
+        """The rows of an epoch in their order, and where its batches are cut."""
         count = len(self.rows)
         if self.odds is not None:
             drawn = np.searchsorted(self.odds, uniform(count, self.seed, "draw", epoch), side="right")
-            return self.rows[np.minimum(drawn, count - 1)]
-        return self.rows[permutation(count, self.seed, "order", epoch)] if self.shuffle else self.rows
+            chosen = np.minimum(drawn, count - 1)
+        elif self.shuffle:
+            chosen = permutation(count, self.seed, "order", epoch)
+        else:
+            return self.rows, self.edges
+        if self.lengths is None:
+            return self.rows[chosen], self.edges
+        return self.by_length(chosen, self.lengths[chosen], epoch)
+
+    def by_length(self, chosen: Rows, lengths: NDArray[np.int64], epoch: int) -> tuple[Rows, NDArray[np.int64]]:
+        pool = np.searchsorted(self.edges[POOL:-1:POOL], np.arange(len(chosen)), side="right")
+        chosen = chosen[np.lexsort((np.arange(len(chosen)), lengths, pool))]
+        batches = permutation(self.steps_per_epoch, self.seed, "batches", epoch)
+        sizes = np.diff(self.edges)[batches]
+        edges = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        inside = np.arange(len(chosen)) - np.repeat(edges[:-1], sizes)
+        return self.rows[chosen[np.repeat(self.edges[:-1][batches], sizes) + inside]], edges
 
     def span(self, step: int, most_rows: int, last: int) -> tuple[Rows, list[int]]:
         """Rows of several steps of one epoch, from ``step`` on, up to about ``most_rows``, and the batches' sizes."""
         epoch, first = divmod(step, self.steps_per_epoch)
         end = min(first + max(1, most_rows // self.batch_size), self.steps_per_epoch, first + last - step)
-        edges = self.edges[first : end + 1]
-        return self.of_epoch(epoch)[edges[0] : edges[-1]], np.diff(edges).tolist()
+        rows, edges = self.of_epoch(epoch)
+        return rows[edges[first] : edges[end]], np.diff(edges[first : end + 1]).tolist()
 
     def at(self, step: int) -> Rows:
         """The rows of one step."""
@@ -132,35 +149,71 @@ class Batches:
     """Batches of stored columns, on ``device``.
 
     Rows are gathered in blocks of several megabytes, the next one by a background thread while the current one is
-    used, and handed out as views. ``waited`` is the time in seconds that the user of the batches stood still.
+    used, and handed out as views. Rows of unequal length are padded to the longest of their batch. ``waited`` is the
+    time in seconds that the user of the batches stood still; ``steps`` and ``padding`` count the steps of such rows
+    that were handed out, real or not, and those that were not real.
     """
 
-    def __init__(self, columns: Mapping[str, ColumnBatch], device: torch.device) -> None:
+    def __init__(self, columns: Mapping[str, ColumnBatch | Ragged], device: torch.device) -> None:
         self.columns, self.device = columns, device
         self.waited = 0.0
-        row_bytes = sum(column.values[:1].nbytes for column in columns.values())
-        self.block_rows = max(1, BLOCK_BYTES // max(1, row_bytes))
+        self.steps = self.padding = 0
+        self.block_rows = max(1, BLOCK_BYTES // max(1, sum(row_bytes(column) for column in columns.values())))
+
+    def lengths(self, rows: Rows) -> NDArray[np.int64] | None:
+        """How long each of these rows is, all its columns of unequal lengths together; None where there are none."""
+        each = [column.lengths_of(rows) for column in self.columns.values() if isinstance(column, Ragged)]
+        return None if not each else np.asarray(np.sum(each, axis=0))
 
     def gather(self, rows: Rows) -> Batch:
         """The batch of these rows, in this order."""
-        index = torch.from_numpy(np.ascontiguousarray(rows))
+        return self.gather_all(rows, [len(rows)])[0]
 
-        def pick(values: Tensor) -> Tensor:
-            # NumPy's take, not torch's: a second thread that runs torch's parallel code makes OpenMP keep two teams of
-            # threads, and with more of them than cores every parallel region of the training thread becomes slow.
-            picked = torch.from_numpy(values.numpy().take(rows, axis=0))
-            return picked.pin_memory() if self.device.type == "cuda" else picked
+    def gather_all(self, rows: Rows, sizes: list[int]) -> list[Batch]:
+        return self.cut(self.fetch(rows, sizes), sizes)
 
-        columns = {name: column.each(pick) for name, column in self.columns.items()}
-        return Batch(columns, index).to(self.device)
+    def fetch(self, rows: Rows, sizes: list[int]) -> tuple[Tensor, dict[str, list[ColumnBatch]]]:
+        """Rows of several batches on the device: of equal lengths as one tensor, else as one for each batch."""
+        found: dict[str, list[ColumnBatch]] = {}
+        for name, column in self.columns.items():
+            if isinstance(column, Ragged):
+                parts = np.split(rows, np.cumsum(sizes)[:-1])
+                found[name] = [self.send(padded(column, part)) for part in parts]
+            else:
+                # NumPy's take, not torch's: a second thread that runs torch's parallel code makes OpenMP keep two
+                # teams of threads, and with more of them than cores every parallel region of the training thread
+                # becomes slow.
+                found[name] = [self.send(column.each(lambda x: torch.from_numpy(x.numpy().take(rows, axis=0))))]
+        return self.send(ColumnBatch(torch.from_numpy(np.ascontiguousarray(rows)))).values, found
+
+    def send(self, column: ColumnBatch) -> ColumnBatch:
+        if self.device.type == "cpu":
+            return column
+        pinned = column.each(lambda x: x.pin_memory()) if self.device.type == "cuda" else column
+        return pinned.each(lambda x: x.to(self.device, non_blocking=True))
+
+    def cut(self, fetched: tuple[Tensor, dict[str, list[ColumnBatch]]], sizes: list[int]) -> list[Batch]:
+        """Batches of these sizes, as views."""
+        rows, found = fetched
+        columns: list[dict[str, ColumnBatch]] = [{} for _ in sizes]
+        for name, blocks in found.items():
+            if isinstance(self.columns[name], Ragged):
+                own = blocks
+            else:
+                values, mask = blocks[0]
+                masks = [None] * len(sizes) if mask is None else torch.split(mask, sizes)
+                own = [ColumnBatch(*both) for both in zip(torch.split(values, sizes), masks, strict=True)]
+            for batch, part in zip(columns, own, strict=True):
+                batch[name] = part
+        return [Batch(*both) for both in zip(columns, torch.split(rows, sizes), strict=True)]
 
     def stream(self, order: Order, first: int, last: int) -> Iterator[Batch]:
         """Batches of steps ``first`` to ``last`` of an order."""
         with ThreadPoolExecutor(1, thread_name_prefix="zhixing-gather") as background:
 
-            def block(step: int, most_rows: int) -> tuple[Batch, list[int]]:
+            def block(step: int, most_rows: int) -> tuple[Any, Rows, list[int]]:
                 rows, sizes = order.span(step, most_rows, last)
-                return self.gather(rows), sizes
+                return self.fetch(rows, sizes), rows, sizes
 
             # The first blocks are small, so that nobody waits for a whole one at the start.
             most_rows = order.batch_size
@@ -168,8 +221,39 @@ class Batches:
             future = background.submit(block, step, most_rows) if step < last else None
             while future is not None:
                 start = time.perf_counter()
-                ready, sizes = future.result()
+                ready, rows, sizes = future.result()
                 self.waited += time.perf_counter() - start
+                self.count_padding(rows, sizes)
                 step, most_rows = step + len(sizes), min(4 * most_rows, self.block_rows)
                 future = background.submit(block, step, most_rows) if step < last else None
-                yield from ready.split(sizes)  # here: in the background it would hold Python's lock for milliseconds
+                yield from self.cut(ready, sizes)  # here: in the background it would hold Python's lock too long
+
+    def count_padding(self, rows: Rows, sizes: list[int]) -> None:
+        starts = np.cumsum([0, *sizes[:-1]])
+        for column in self.columns.values():
+            if isinstance(column, Ragged):
+                lengths = column.lengths_of(rows)
+                steps = int((np.maximum(np.maximum.reduceat(lengths, starts), 1) * sizes).sum())
+                self.steps, self.padding = self.steps + steps, self.padding + steps - int(lengths.sum())
+
+
+def row_bytes(column: ColumnBatch | Ragged) -> int:
+    if isinstance(column, Ragged):
+        return int(column.values.nbytes // max(1, len(column.offsets) - 1))
+    return int(column.values[:1].nbytes)
+
+
+def padded(column: Ragged, rows: Rows) -> ColumnBatch:
+    """Rows of unequal length as one batch [B, T, ...] with its mask [B, T]; T is that of the longest, at least 1."""
+    starts, lengths = column.offsets[rows], column.lengths_of(rows)
+    steps = np.arange(max(1, int(lengths.max(initial=0))))
+    mask = steps < lengths[:, None]
+    flat = column.values.numpy()
+    if len(flat):
+        values = flat.take(np.minimum(starts[:, None] + steps, len(flat) - 1), axis=0)
+        values[~mask] = 0
+    else:
+        values = np.zeros((*mask.shape, *flat.shape[1:]), flat.dtype)
+    if values.dtype == np.int32:  # ids, which torch's layers want as int64
+        values = values.astype(np.int64)
+    return ColumnBatch(torch.from_numpy(values), torch.from_numpy(mask))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..columns import Column
+from ..columns.column import Ragged
 from ..errors import DataError
 from .batches import ColumnBatch
 from .split import Split
@@ -34,7 +35,7 @@ class Prepared:
     everywhere; ``split`` holds usable rows alone, in the table's order.
     """
 
-    columns: dict[str, ColumnBatch]
+    columns: dict[str, ColumnBatch | Ragged]
     split: Split
     rows: int
     problems: list[Problem] = field(default_factory=list)
@@ -78,7 +79,9 @@ def prepare(
     problems += duplicates(table, encoded, bad)
     tensors = {}
     for name, column in columns.items():
-        column.calibrate(encoded[name].batch.values, usable["train"], encoded[name].sums)
+        batch = encoded[name].batch
+        stored = batch if isinstance(batch, Ragged) else batch.values
+        column.calibrate(stored, usable["train"], encoded[name].sums)
         tensors[name] = with_mask(encoded[name], column, bad)
     problems.sort(key=lambda problem: (problem.row, problem.column))
     return Prepared(tensors, usable, table.rows, [*table.problems, *problems], fingerprint(encoded, usable))
@@ -173,8 +176,10 @@ def duplicates(table: Table, encoded: Mapping[str, Encoded], bad: NDArray[np.boo
     ]
 
 
-def with_mask(one: Encoded, column: Column, bad: NDArray[np.bool_]) -> ColumnBatch:
+def with_mask(one: Encoded, column: Column, bad: NDArray[np.bool_]) -> ColumnBatch | Ragged:
     """The column's tensors; a mask of the rows that have a target, where some usable row has none."""
+    if isinstance(one.batch, Ragged):  # a row without steps has none
+        return one.batch
     if column.role == "output" and not (one.present | bad).all():
         return ColumnBatch(one.batch.values, torch.from_numpy(one.present))
     return one.batch

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -29,18 +30,18 @@ import torch
 from numpy.typing import NDArray
 
 from ..columns import Column, Finding, Tensorized
-from ..columns.column import whole
+from ..columns.column import Ragged, whole
 from ..errors import DataError
 from .batches import ColumnBatch
 from .table import Table
 
 __all__ = ["Encoded", "cache_folder", "encode_column"]
 
-FORMAT = 2  # raise it when what is stored for the same cells and settings changes
+FORMAT = 3  # raise it when what is stored for the same cells and settings changes
 STALE = 3600.0  # seconds after which a folder that nobody has written to is taken for a killed process's
 PART = ".part-"
 SLICE_BYTES = 16 << 20
-DTYPES = ("|u1", "<i8", "<f4")  # what columns store; an entry that names another is none of ours
+DTYPES = ("|u1", "<i2", "<i4", "<i8", "<f4")  # what columns store; an entry that names another is none of ours
 Progress = Callable[[int], None]
 
 
@@ -52,7 +53,7 @@ class Damaged(Exception):  # noqa: N818
 class Encoded:
     """One column, encoded: the tensors of all rows, a hash of each row's content, and what was found wrong."""
 
-    batch: ColumnBatch
+    batch: ColumnBatch | Ragged
     present: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
     findings: list[Finding]
@@ -113,11 +114,11 @@ def run_in_order(column: Column, values: pa.ChunkedArray, locate: Any, progress:
                 waiting.append(pool.submit(work, start))
                 if len(waiting) > 2 * workers:
                     done = waiting.popleft().result()
-                    progress(len(done.values))
+                    progress(len(done.present))
                     yield done
             while waiting:
                 done = waiting.popleft().result()
-                progress(len(done.values))
+                progress(len(done.present))
                 yield done
         finally:  # after an error, what has not begun need not
             for future in waiting:
@@ -143,13 +144,34 @@ def row_hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
     )
 
 
+def hashes_of(part: Tensorized) -> NDArray[np.uint64]:
+    """A hash of each row, whether rows are of one length or not."""
+    if part.lengths is None:
+        return row_hashes(part.values)
+    steps = row_hashes(part.values)
+    starts = np.cumsum(part.lengths) - part.lengths
+    place = (np.arange(len(steps)) - np.repeat(starts, part.lengths)).astype(np.uint64)
+    place = (place + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (steps ^ place) * ((place >> np.uint64(31)) | np.uint64(1))
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed ^ (mixed >> np.uint64(29)), dtype=np.uint64)])
+    lengths = part.lengths.astype(np.uint64)
+    return np.asarray((total[starts + part.lengths] - total[starts]) ^ (lengths * np.uint64(0xD1B54A32D192ED03)))
+
+
+def tensors_of(values: NDArray[Any], lengths: NDArray[np.int64] | None) -> ColumnBatch | Ragged:
+    if lengths is None:
+        return ColumnBatch(torch.from_numpy(values))
+    return Ragged(torch.from_numpy(values), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+
+
 def gathered(parts: list[Tensorized], column: Column, values: pa.ChunkedArray, locate: Any) -> Encoded:
     parts = parts or [column.tensorize(whole(values), locate)]
     sums = [part.sums for part in parts if part.sums is not None]
+    lengths = [part.lengths for part in parts if part.lengths is not None]
     return Encoded(
-        ColumnBatch(torch.from_numpy(np.concatenate([part.values for part in parts]))),
+        tensors_of(np.concatenate([part.values for part in parts]), np.concatenate(lengths) if lengths else None),
         np.concatenate([part.present for part in parts]),
-        np.concatenate([row_hashes(part.values) for part in parts]),
+        np.concatenate([hashes_of(part) for part in parts]),
         [finding for part in parts for finding in part.findings],
         np.concatenate(sums) if sums else None,
     )
@@ -195,8 +217,9 @@ def write_entry(entry: Path, column: Column, parts: Iterator[Tensorized], rows: 
         clear_stale(entry.parent)
         folder = Path(tempfile.mkdtemp(prefix=PART, dir=entry.parent))
         with contextlib.ExitStack() as stack:
-            values, present, hashes, sums = (
-                stack.enter_context((folder / name).open("wb")) for name in ("values", "present", "hashes", "sums")
+            values, present, hashes, sums, lengths = (
+                stack.enter_context((folder / name).open("wb"))
+                for name in ("values", "present", "hashes", "sums", "lengths")
             )
             findings: list[Finding] = []
             about: dict[str, Any] = {}
@@ -205,14 +228,19 @@ def write_entry(entry: Path, column: Column, parts: Iterator[Tensorized], rows: 
                     width = 0 if part.sums is None else part.sums.shape[1]
                     dtype = part.values.dtype.str
                     about = {"rows": rows, "shape": part.values.shape[1:], "dtype": dtype, "sums": width}
+                    about["ragged"] = part.lengths is not None
                     assert dtype in DTYPES
-                    need = rows * (part.values[:1].nbytes + 9 + 8 * width)
+                    # Of rows of unequal length, the first run stands for all.
+                    beside = 9 + 8 * width + (8 if part.lengths is not None else 0)
+                    need = rows * part.values.nbytes // max(1, len(part.present)) + rows * beside
                     check_room(folder, need)
                 values.write(np.ascontiguousarray(part.values).data)
                 present.write(np.ascontiguousarray(part.present).data)
-                hashes.write(row_hashes(part.values).data)
+                hashes.write(hashes_of(part).data)
                 if part.sums is not None:
                     sums.write(np.ascontiguousarray(part.sums).data)
+                if part.lengths is not None:
+                    lengths.write(np.ascontiguousarray(part.lengths, np.int64).data)
                 findings += part.findings
         about["findings"] = [vars(finding) for finding in findings]
         (folder / "entry.json").write_text(json.dumps(about), "utf-8")
@@ -256,10 +284,10 @@ def read_entry(entry: Path, rows: int) -> Encoded:
         if about["rows"] != rows or about["dtype"] not in DTYPES:
             raise Damaged("it is of other rows or of an unknown type")
         shape = tuple(int(side) for side in about["shape"])
-        # Mode "c" maps pages that could be written without touching the file, which is what torch wants.
-        values = np.memmap(entry / "values", about["dtype"], "c", shape=(rows, *shape))
-        if values.nbytes != (entry / "values").stat().st_size:
-            raise Damaged("values: the size is not what was written")
+        lengths = column_of(entry / "lengths", np.int64, rows if about["ragged"] else 0)
+        if len(lengths) and lengths.min() < 0:
+            raise Damaged("lengths: a row has less than no steps")
+        values = mapped(entry / "values", about["dtype"], (int(lengths.sum()) if about["ragged"] else rows, *shape))
         present = column_of(entry / "present", np.bool_, rows)
         hashes = column_of(entry / "hashes", np.uint64, rows)
         sums = column_of(entry / "sums", np.int64, rows * int(about["sums"]))
@@ -267,7 +295,17 @@ def read_entry(entry: Path, rows: int) -> Encoded:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Damaged(str(error)) from error
     wide = sums.reshape(rows, -1) if len(sums) else None
-    return Encoded(ColumnBatch(torch.from_numpy(values)), present, hashes, findings, wide)
+    return Encoded(tensors_of(values, lengths if about["ragged"] else None), present, hashes, findings, wide)
+
+
+def mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    if not math.prod(shape):  # there is nothing to map in an empty file
+        return np.zeros(shape, dtype)
+    # Mode "c" maps pages that could be written without touching the file, which is what torch wants.
+    values = np.memmap(path, dtype, "c", shape=shape)
+    if values.nbytes != path.stat().st_size:
+        raise Damaged("values: the size is not what was written")
+    return values
 
 
 def column_of(path: Path, dtype: Any, count: int) -> NDArray[Any]:

@@ -61,7 +61,7 @@ class CategoryHead(Head):
         self.register_buffer("class_weight", weights, persistent=False)
         self.class_weight: Tensor | None
 
-    def forward(self, encoding: Encoding) -> Tensor:
+    def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         out: Tensor = self.linear(encoding.pooled)
         return out
 

@@ -48,7 +48,7 @@ class NumberHead(Head):
         self.length = column.length
         self.linear = nn.Linear(width, self.length * len(self.quantiles))
 
-    def forward(self, encoding: Encoding) -> Tensor:
+    def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         out: Tensor = self.linear(encoding.pooled)
         return out.view(-1, self.length, len(self.quantiles))
 

@@ -49,7 +49,7 @@ class TagsHead(Head):
         self.register_buffer("class_weight", weight, persistent=False)
         self.class_weight: Tensor | None
 
-    def forward(self, encoding: Encoding) -> Tensor:
+    def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         out: Tensor = self.linear(encoding.pooled)
         return out
 

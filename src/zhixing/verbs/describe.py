@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..columns import Column, infer
+from ..columns.column import Ragged
 from ..console import Console
 from ..data.batches import Batch, ColumnBatch
 from ..data.prepare import encode_all
@@ -23,7 +24,7 @@ from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError
 from ..model import Model
 from ..recipe import Recipe
-from ..run import RunFolder, blank, build_model, make_columns
+from ..run import RunFolder, build_model, make_columns
 from ..training.optimizers import OPTIMIZERS, prime, state_tensors
 from ..training.precision import choose_precision, count_multiplications
 from ..training.surroundings import torch_device
@@ -124,11 +125,13 @@ def probe(
     summaries = {}
     for name, column in columns.items():
         before = column.summary()
-        column.calibrate(encoded[name].batch.values, encoded[name].present.nonzero()[0])
+        batch = encoded[name].batch
+        stored = batch if isinstance(batch, Ragged) else batch.values
+        column.calibrate(stored, encoded[name].present.nonzero()[0])
         after = column.summary()
         summaries[name] = {key: value for key, value in after.items() if before.get(key) == value}
-    stored = sum(one.batch.values[:1].nbytes for one in encoded.values()) * table.rows
-    return {"stored_bytes": stored, **model_facts(recipe, columns, device)}, summaries
+    stored_bytes = sum(one.batch.values.nbytes for one in encoded.values()) * table.rows // max(1, few.rows)
+    return {"stored_bytes": stored_bytes, **model_facts(recipe, columns, device)}, summaries
 
 
 def model_facts(recipe: Recipe, columns: Mapping[str, Column], device: torch.device) -> dict[str, Any]:
@@ -167,10 +170,9 @@ def model_facts(recipe: Recipe, columns: Mapping[str, Column], device: torch.dev
 
 
 def blank_batch(model: Model, columns: Mapping[str, Column], rows: int) -> Batch:
-    """A batch of zeros in the stored form of each input."""
-    parts = {}
-    for name in model.inputs:
-        parts[name] = ColumnBatch(blank(columns[name], rows))
+    """A batch that says nothing, in the stored form of each input, and of each output that is read in training."""
+    forced = [name for name in model.outputs if model.head(name).forced]
+    parts = {name: ColumnBatch(*columns[name].blank(rows)) for name in (*model.inputs, *forced)}
     return Batch(parts, torch.arange(rows))
 
 

@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..columns import Column
+from ..columns.column import Ragged
 from ..columns.image import SUFFIXES
 from ..console import Console
-from ..data.batches import Batches, ColumnBatch, Order
+from ..data.batches import Batch, Batches, ColumnBatch, Order
 from ..data.prepare import encode_all, fingerprint
 from ..data.source import open_source
 from ..data.split import SPLITS, split
 from ..data.store import cache_folder
 from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
+from ..heads import Head
 from ..model import Model
+from ..models.encoding import Encoding
 from ..recipe import Recipe
 from ..training.loop import Validation, out_of_memory
 from ..training.precision import Precision
@@ -49,10 +53,14 @@ EXACT = Precision("fp32", "final figures and predictions are computed in float32
 
 @dataclass
 class Collected:
-    """Predictions of many rows: by output, [N, …] in main memory."""
+    """Predictions of many rows: by output, [N, …] in main memory.
+
+    ``predictions`` are what the heads keep for their metrics, ``answers`` what they decode, where that was asked for.
+    """
 
     rows: NDArray[np.int64]
     predictions: dict[str, Tensor]
+    answers: dict[str, Tensor]
     targets: dict[str, Tensor]
     present: dict[str, Tensor]
     losses: dict[str, Tensor]
@@ -64,9 +72,17 @@ class Collected:
 
 
 def collect(
-    model: Model, batches: Batches, rows: NDArray[np.int64], precision: Precision, *, with_targets: bool = True
+    model: Model,
+    batches: Batches,
+    rows: NDArray[np.int64],
+    precision: Precision,
+    *,
+    with_targets: bool = True,
+    with_answers: bool = False,
 ) -> Collected:
-    """Run the model over rows, in order, in evaluation mode; dropout and running statistics stand still.
+    """Run the model over rows in evaluation mode; dropout and running statistics stand still. Results are in order.
+
+    With answers, texts are generated, which takes far longer than to measure how likely the true ones are.
 
     Where memory runs out, smaller batches are tried.
     """
@@ -77,7 +93,7 @@ def collect(
     try:
         while True:
             try:
-                return pass_through(model, batches, rows, precision, most, with_targets)
+                return pass_through(model, batches, rows, precision, most, (with_targets, with_answers))
             except RuntimeError as error:
                 if most == 1 or not out_of_memory(error):
                     raise
@@ -87,25 +103,59 @@ def collect(
 
 
 def pass_through(
-    model: Model, batches: Batches, rows: NDArray[np.int64], precision: Precision, most: int, with_targets: bool
+    model: Model,
+    batches: Batches,
+    rows: NDArray[np.int64],
+    precision: Precision,
+    most: int,
+    wanted: tuple[bool, bool],
 ) -> Collected:
-    order = Order(rows, most, shuffle=False)
-    parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in ("p", "t", "m", "l")}
+    """Batches of rows of about the same length; what comes of them is put back in the order of ``rows``."""
+    lengths = batches.lengths(rows)
+    order = Order(rows, most, shuffle=False, lengths=lengths)
+    parts: dict[str, dict[str, list[Tensor]]] = {kind: {} for kind in ("keep", "answer", "target", "present", "loss")}
     with torch.inference_mode():
         for batch in batches.stream(order, 0, order.steps_per_epoch if len(rows) else 0):
             with precision.cast(batches.device):
-                predictions = model(batch)
-            for name, prediction in predictions.items():
-                wide = prediction.float()
-                parts["p"].setdefault(name, []).append(wide)
-                if with_targets:
-                    target, mask = batch.columns[name]
-                    here = torch.ones(len(batch), dtype=torch.bool, device=target.device) if mask is None else mask
-                    parts["t"].setdefault(name, []).append(target)
-                    parts["m"].setdefault(name, []).append(here)
-                    parts["l"].setdefault(name, []).append(model.head(name).loss(wide, target))
-    joined = {kind: {name: torch.cat(some).cpu() for name, some in by.items()} for kind, by in parts.items()}
-    return Collected(rows, joined["p"], joined["t"], joined["m"], joined["l"])
+                encoding = model.encode(batch)
+            for name in model.outputs:
+                for kind, tensor in look(model, name, encoding, batch, precision, wanted).items():
+                    parts[kind].setdefault(name, []).append(tensor.cpu())
+    back = None if lengths is None else torch.from_numpy(np.argsort(np.argsort(lengths, kind="stable")))
+    joined = {
+        kind: {name: joined_rows(some) if back is None else joined_rows(some)[back] for name, some in by.items()}
+        for kind, by in parts.items()
+    }
+    return Collected(rows, joined["keep"], joined["answer"], joined["target"], joined["present"], joined["loss"])
+
+
+def look(
+    model: Model, name: str, encoding: Encoding, batch: Batch, precision: Precision, wanted: tuple[bool, bool]
+) -> dict[str, Tensor]:
+    """What one output makes of a batch: of its target, where that is wanted, and of its answers."""
+    (with_targets, with_answers), head, out, prediction = wanted, model.head(name), {}, None
+    with precision.cast(batch.rows.device):
+        if with_targets or not head.forced:
+            prediction = model.predict(name, encoding, batch)
+            prediction = prediction.float() if prediction.dtype in (torch.bfloat16, torch.float16) else prediction
+        if with_answers:
+            out["answer"] = head.answer(encoding, None if head.forced else prediction)
+    if with_targets:
+        assert prediction is not None
+        target, mask = batch.columns[name]
+        here = torch.ones(len(batch), dtype=torch.bool, device=target.device) if mask is None else mask
+        out["target"], out["present"] = target, here.any(1) if here.ndim > 1 else here
+        out["keep"], out["loss"] = head.keep(prediction, target), head.loss(prediction, target)
+    return out
+
+
+def joined_rows(parts: list[Tensor]) -> Tensor:
+    """Rows of several batches as one tensor; those of batches that are shorter along the second axis get zeros."""
+    if parts[0].ndim > 1:
+        longest = max(part.shape[1] for part in parts)
+        rest = (0, 0) * (parts[0].ndim - 2)
+        parts = [part if part.shape[1] == longest else pad(part, (*rest, 0, longest - part.shape[1])) for part in parts]
+    return torch.cat(parts)
 
 
 def metrics_of(model: Model, columns: Mapping[str, Column], seen: Collected) -> dict[str, dict[str, float]]:
@@ -130,7 +180,11 @@ def validation(model: Model, columns: Mapping[str, Column], seen: Collected) -> 
 
 
 def examine(
-    model: Model, columns: Mapping[str, Column], tensors: Mapping[str, ColumnBatch], table: Table, seen: Collected
+    model: Model,
+    columns: Mapping[str, Column],
+    tensors: Mapping[str, ColumnBatch | Ragged],
+    table: Table,
+    seen: Collected,
 ) -> dict[str, Any]:
     """Metrics and details of each output, for ``evaluation.json``."""
     metrics = metrics_of(model, columns, seen)
@@ -138,16 +192,27 @@ def examine(
     for name in model.outputs:
         head, column = model.head(name), columns[name]
         prediction, target = seen.usable(name)
+        if len(target):
+            metrics[name] |= answer_metrics(head, column, seen, name)
         details = head.examine(prediction, target, column) if len(target) else {}
         worst = worst_rows(model, columns, tensors, table, seen, name)
         outputs[name] = {"type": column.type, "metrics": metrics[name], **details, "worst": worst}
     return outputs
 
 
+def answer_metrics(head: Head, column: Column, seen: Collected, name: str) -> dict[str, float]:
+    """Figures of the answers as a person reads them, such as how near a translation comes."""
+    if type(head).answer_metrics is Head.answer_metrics:
+        return {}
+    kept = seen.present[name]
+    answers = head.decode(seen.answers[name][kept], column)[""]
+    return head.answer_metrics(answers, column.restore(seen.targets[name][kept]))
+
+
 def worst_rows(
     model: Model,
     columns: Mapping[str, Column],
-    tensors: Mapping[str, ColumnBatch],
+    tensors: Mapping[str, ColumnBatch | Ragged],
     table: Table,
     seen: Collected,
     name: str,
@@ -156,7 +221,7 @@ def worst_rows(
     loss = torch.where(seen.present[name], seen.losses[name], -torch.inf)
     chosen = loss.argsort(descending=True, stable=True)[: min(WORST, int(seen.present[name].sum()))]
     head, column = model.head(name), columns[name]
-    said = head.decode(seen.predictions[name][chosen], column)
+    said = head.decode(seen.answers[name][chosen], column)
     truth = column.restore(seen.targets[name][chosen])
     out = []
     for place, index in enumerate(chosen.tolist()):
@@ -169,10 +234,14 @@ def worst_rows(
                 "prediction": said[""][place],
                 "probability": said["probability"][place] if "probability" in said else None,
                 "loss": float(loss[index]),
-                "inputs": {key: columns[key].show(tensors[key].values[row]) for key in model.inputs},
+                "inputs": {key: columns[key].show(stored_row(tensors[key], row)) for key in model.inputs},
             }
         )
     return out
+
+
+def stored_row(column: ColumnBatch | Ragged, row: int) -> Tensor:
+    return column.row(row) if isinstance(column, Ragged) else column.values[row]
 
 
 def evaluate(
@@ -223,8 +292,9 @@ def evaluate(
         raise DataError(f"no row of this split ({part}) can be evaluated", place=table.name)
     tensors = {name: one.batch for name, one in encoded.items()}
     for name in model.outputs:
-        tensors[name] = ColumnBatch(tensors[name].values, torch.from_numpy(encoded[name].present))
-    seen = collect(model, Batches(tensors, device), rows, EXACT)
+        if not isinstance(stored := tensors[name], Ragged):  # of those, a row without steps has no target
+            tensors[name] = ColumnBatch(stored.values, torch.from_numpy(encoded[name].present))
+    seen = collect(model, Batches(tensors, device), rows, EXACT, with_answers=True)
     outputs = examine(model, columns, tensors, table, seen)
     return {"split": "all rows" if part == "all" else part, "rows": len(rows), "outputs": outputs}
 

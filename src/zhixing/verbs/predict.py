@@ -31,7 +31,7 @@ from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
 from ..model import Model
 from ..recipe import Recipe
-from ..run import blank, finite
+from ..run import finite
 from .evaluate import EXACT, as_table, collect
 
 __all__ = ["predict", "predict_command", "predict_table"]
@@ -69,7 +69,7 @@ def predict_table(
             mend=f"It has: {', '.join(table.columns)}.",
         )
     inputs = {name: columns[name] for name in recipe.inputs}
-    size = max(LEAST_RUN, RUN_BYTES // sum(blank(column, 1).nbytes for column in inputs.values()))
+    size = max(LEAST_RUN, RUN_BYTES // max(1, sum(column.blank(1)[0].nbytes for column in inputs.values())))
     parts, problems = [], list(table.problems)
     for start in range(0, max(1, table.rows), size):
         answers, found = answer(model, columns, inputs, rows_from(table, start, size), device, probabilities)
@@ -100,11 +100,11 @@ def answer(
     if not len(rows):
         return pa.table({name: pa.nulls(table.rows) for name in model.outputs}), problems
     batches = Batches({name: one.batch for name, one in encoded.items()}, device)
-    seen = collect(model, batches, rows, EXACT, with_targets=False)
+    seen = collect(model, batches, rows, EXACT, with_targets=False, with_answers=True)
     back = pa.array(np.where(good, np.cumsum(good) - 1, 0), mask=~good)  # each row's place among the good ones
     answers: dict[str, pa.Array] = {}
     for name in model.outputs:
-        cells = model.head(name).decode(seen.predictions[name], columns[name], probabilities=probabilities)
+        cells = model.head(name).decode(seen.answers[name], columns[name], probabilities=probabilities)
         answers |= {f"{name}_{part}" if part else name: pa.array(found).take(back) for part, found in cells.items()}
     return pa.table(answers), problems
 

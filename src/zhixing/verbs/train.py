@@ -274,7 +274,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
     whole = training.optimizer.name == "gradient_descent"
     batch_size = len(rows) if whole else training.batch_size
     odds = row_odds(session) if training.oversample else None
-    order = Order(rows, batch_size, seed=recipe.seed, odds=odds)
+    order = Order(rows, batch_size, seed=recipe.seed, odds=odds, lengths=batches.lengths(rows))
     precision = precision_for(session, model, batches, min(batch_size, len(rows)))
     options = Options(
         total_steps=max(1, round(training.epochs * order.steps_per_epoch)),
@@ -404,8 +404,11 @@ def make_augment(session: Session) -> Any:
     def augment(batch: Batch, step: int) -> Batch:
         for name, change in changes.items():
             values, mask = batch.columns[name]
+            if mask is not None:
+                batch.columns[name] = ColumnBatch(*change(values, mask, batch.rows, recipe.seed, step))
+                continue
             moved, blend = change(values, batch.rows, recipe.seed, step)
-            batch.columns[name] = ColumnBatch(moved, mask)
+            batch.columns[name] = ColumnBatch(moved)
             if blend is not None:
                 pick = partial(torch.index_select, dim=0, index=blend.partner)
                 batch.share = blend.share
@@ -433,7 +436,7 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     run, console = session.folder, session.console
     part = next(name for name in ("test", "validation", "train") if len(session.prepared.split[name]))
     rows = session.prepared.split[part]
-    seen = collect(model, batches, rows, EXACT)
+    seen = collect(model, batches, rows, EXACT, with_answers=True)
     outputs = examine(model, session.columns, session.prepared.columns, session.table, seen)
     run.write_json("evaluation.json", {"split": part, "rows": len(rows), "outputs": outputs})
     write_report(run.path)
