@@ -207,8 +207,9 @@ def test_predict_pictures_with_a_broken_one_among_them(zhixing: Zhixing, seeing:
     assert lines[-1]["broken"] == 1
     assert "bad.png" in done.err
     one = zhixing("predict", seeing, bad)
-    assert one.status == 0
+    assert one.status == 3
     assert json.loads(one.out)["label"] is None
+    assert one.err.endswith("error: no row can be read. The reasons are above.\n")
     folder = zhixing("predict", seeing, pictures, "--json")
     assert folder.last["rows"] == 40
     mixed = zhixing("predict", seeing, files[0], "people.csv")

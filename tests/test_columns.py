@@ -74,8 +74,12 @@ CELLS: dict[str, tuple[list[Any], list[Any]]] = {  # good ones, and others that 
     "category": (["cat", "dog", "北京", "cat", " dog "], ["bird", "", None, "  "]),
     "date": (["2026-01-31", "2024-02-29 13:45", "1969-07-20"], ["2026-02-30", "", None, "soon"]),
     "image": ([png(10), png(200), png(90)], [b"", None, b"rubbish", png(3)[:45]]),
+    "history": (["a|b", "b", "c|a|b", "b|b"], ["", None]),
+    "labels": (["N V", "V", "N N V", "V N"], ["N X", "", None]),
     "number": (["1", "2.5", "-1e9", " 7 "], ["x", "", None, "inf", "nan", "1,5"]),
+    "series": (["1 2 3", "4 5 6", "-1 0 1e9"], ["x", "", None, "1 inf 2", "nan nan nan"]),
     "tags": (["a|b", "b", "c | a", "a"], ["z", "", None, "a|z"]),
+    "text": (["the cat sat", "北京 is big", "a b c"], ["", None]),
 }
 
 

@@ -29,10 +29,16 @@ def encodings(rows: int = 6, sizes: list[int] = SIZES) -> list[Encoding]:
 @pytest.mark.parametrize("name", list(FUSIONS))
 @pytest.mark.parametrize("widths", [None, (), (7,)])
 def test_shapes_and_gradients_to_every_input(name: str, widths: Any) -> None:
-    fusion, parts = made(name, SIZES, widths=widths), encodings()
+    settings = {} if name == "factorised" else {"widths": widths}
+    fusion, parts = made(name, SIZES, **settings), encodings()
     out = fusion(parts)
     assert out.pooled.shape == (6, fusion.width)
-    assert fusion.width == {None: 64, (7,): 7}.get(widths, sum(SIZES) if name == "concat" else 64)
+    if name == "factorised":  # the sum of products, and three inputs of the largest's width
+        assert fusion.width == 4 * max(SIZES)
+    elif name == "deep_cross":  # the crossed inputs, and the perceptron beside them
+        assert fusion.width == sum(SIZES) + {None: 64, (7,): 7}.get(widths, 0)
+    else:
+        assert fusion.width == {None: 64, (7,): 7}.get(widths, sum(SIZES) if name == "concat" else 64)
     assert out.tokens.shape == (6, 1, fusion.width)
     out.pooled.square().sum().backward()
     for part in parts:
@@ -61,6 +67,8 @@ def test_a_single_input_passes_through_with_its_tokens_and_grid(name: str) -> No
     assert out.pooled is one.pooled
     assert out.tokens is tokens
     assert out.grid == (2, 2)
+    if name == "factorised":
+        return
     deeper = made(name, [5], widths=(8,))
     assert deeper([one]).pooled.shape == (3, 8)
     assert deeper([one]).tokens is tokens

@@ -68,8 +68,13 @@ CASES: list[tuple[str, list[Any], str | None]] = [
     ("photo", [f"pictures/{i}.jpg" for i in range(N)], "image"),
     ("image_id", [f"{i}.PNG" for i in range(N)], "image"),
     ("pixels", list(DRAW.integers(0, 256, (20, 8, 8), np.uint8)), "image"),
+    # prose, series, histories
+    ("text", [SENTENCES[i % len(SENTENCES)] + str(i) for i in range(N)], "text"),
+    ("诗", [f"床前明月光，疑是地上霜。举头望明月，低头思故乡{i}" for i in range(N)], "text"),
+    ("ragged", [[1.0] * (i % 4) for i in range(N)], "series"),
+    ("steps", [[[0.5, i]] * 3 for i in range(N)], "series"),
+    ("history", [["a", "b"][: i % 3] for i in range(N)], "history"),
     # nothing that fits
-    ("text", [SENTENCES[i % len(SENTENCES)] + str(i) for i in range(N)], None),
     ("name", [f"{chr(65 + i % 26)}{i} von {i * 7}" for i in range(N)], None),
     ("id", list(range(N)), None),
     ("id", texts(np.arange(N)), None),
@@ -79,7 +84,7 @@ CASES: list[tuple[str, list[Any], str | None]] = [
     ("rubbish", [[str(i), f"x{i}", f"2026-01-{i % 28 + 1}"][i % 3] for i in range(N)], None),
     ("empty", [None] * N, None),
     ("blank", ["", " ", None] * 100, None),
-    ("ragged", [[1.0] * (i % 4) for i in range(N)], None),
+    ("labels", [{"a": 1}] * N, None),
 ]
 
 

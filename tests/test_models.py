@@ -35,9 +35,9 @@ NAMES = [
     *(f"vgg{depth}{suffix}" for depth in (11, 13, 16, 19) for suffix in ("", "_bn")),
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"efficientnet_{member}" for member in ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "lite0")),
-    *("rnn", "lstm", "gru", "transformer", "vit"),
+    *("rnn", "lstm", "gru", "transformer", "vit", "text_cnn", "tcn"),
 ]
-STEPS = ("rnn", "lstm", "gru", "transformer")  # read the rows of a picture one by one
+STEPS = ("rnn", "lstm", "gru", "transformer", "text_cnn", "tcn")  # read the rows of a picture one by one
 ONE_EACH = [
     "mlp",
     "cnn",
@@ -59,6 +59,10 @@ def small(name: str) -> tuple[tuple[int, int, int], tuple[int, int] | None, dict
         return (2, 3, 5), None, {"widths": (16, 8)}
     if name == "cnn":
         return (2, 18, 22), (1, 2), {}
+    if name == "text_cnn":
+        return (2, 3, 5), None, {"channels": 4, "kernels": (2, 3), "dropout": 0.0}
+    if name == "tcn":
+        return (2, 3, 5), None, {"width": 8, "dropout": 0.0}
     if name in STEPS:
         return (2, 3, 5), None, {"width": 8}
     if name == "vit":
@@ -101,6 +105,7 @@ def test_the_table_holds_the_promised_names() -> None:
     assert encoders_for("vector")["mlp"] is MLP
     assert not set(encoders_for("vector")) & set(NAMES[1:])
     assert list(encoders_for("sequence")) == list(STEPS)
+    assert list(encoders_for("tokens")) == [*STEPS, "bag", "sasrec", "gru4rec"]
     assert encoders_for("no such kind") == {}
 
 
@@ -540,6 +545,7 @@ def test_initialise_default_leaves_what_was_built_and_half_precision_works() -> 
         ("cnn", {"layers": (16, "pool", 32), "batch_norm": True}),
         *((name, {"width": 128}) for name in ("rnn", "lstm", "gru")),
         *((name, {"width": 32}) for name in ("transformer", "vit")),
+        *(("text_cnn", {}), ("tcn", {})),
         pytest.param("resnet18", {"zero_init": True}, marks=pytest.mark.slow),
     ],
 )

@@ -596,6 +596,46 @@ def test_stray_pictures_have_no_class(tmp_path: Path) -> None:
     assert [p.reason for p in table.problems] == ["lies beside class folders, so it has no class"]
 
 
+def test_class_folders_of_sounds_are_read_as_those_of_pictures(tmp_path: Path) -> None:
+    pictures(tmp_path, "s/train/yes/1.wav", "s/train/no/2.FLAC", "s/test/yes/3.ogg", "s/train/no/cover.jpg",
+             "s/readme.txt")  # fmt: skip
+    table = open_source(tmp_path / "s")
+    assert table.data.to_pydict() == {
+        "audio": ["train/no/2.FLAC", "train/yes/1.wav", "test/yes/3.ogg"],
+        "label": ["no", "yes", "yes"],
+        "split": ["train", "train", "test"],
+    }
+    assert [(p.row, p.column, Path(p.place).name, p.reason, p.fatal) for p in table.problems] == [
+        (0, "audio", "readme.txt", "not a sound: the suffix '.txt' is none of theirs", True),
+        (0, "audio", "cover.jpg", "not a sound: the suffix '.jpg' is none of theirs", True),
+    ]
+    pictures(tmp_path, "flat/b.mp3", "flat/a.wav")
+    assert open_source(tmp_path / "flat").data.to_pydict() == {"audio": ["a.wav", "b.mp3"]}
+    with pytest.raises(DataError, match="a single sound"):
+        open_source(tmp_path / "flat/a.wav")
+
+
+def test_the_commonest_kind_is_read_and_pictures_of_equals(tmp_path: Path) -> None:
+    pictures(tmp_path, "cat/1.jpg", "cat/1.wav", "dog/2.jpg", "dog/2.wav", "dog/2.txt", "read.txt")
+    table = open_source(tmp_path)
+    assert table.data.to_pydict() == {"image": ["cat/1.jpg", "dog/2.jpg"], "label": ["cat", "dog"]}
+    assert [Path(p.place).name for p in table.problems] == ["read.txt", "1.wav", "2.txt", "2.wav"]
+    pictures(tmp_path, "cat/3.wav")
+    assert open_source(tmp_path)["audio"].to_pylist() == ["cat/1.wav", "cat/3.wav", "dog/2.wav"]
+    # a text beside the one folder of an unpacked archive is no reason to stop there
+    pictures(tmp_path, "z/readme.txt", "z/inner/cat/1.jpg", "z/inner/dog/2.jpg")
+    assert open_source(tmp_path / "z")["label"].to_pylist() == ["cat", "dog"]
+    assert open_source(tmp_path / "z").problems[0].place == str(tmp_path / "z/readme.txt")
+
+
+def test_a_table_beside_the_sounds(tmp_path: Path) -> None:
+    pictures(tmp_path, "p/clips/a.wav", "p/clips/b.wav")
+    write(tmp_path / "p" / "metadata.tsv", "file\twords\nclips/a.wav\tyes\nclips/b.wav\tno\n")
+    assert open_source(tmp_path / "p").data.to_pydict() == {
+        "file": ["clips/a.wav", "clips/b.wav"], "words": ["yes", "no"],
+    }  # fmt: skip
+
+
 def test_links(tmp_path: Path) -> None:
     pictures(tmp_path, "p/cat/1.jpg", "p/dog/2.jpg", "outside/secret.jpg")
     (tmp_path / "p/dog/in.jpg").symlink_to("../cat/1.jpg")

@@ -170,6 +170,10 @@ def predict(
         form=form or ("jsonl" if json_ or not sys.stdout.isatty() else "table"), console=Console(quiet=json_),
     )  # fmt: skip
     result(json_, told)
+    if told["broken"] and told["broken"] >= told["rows"]:  # the empty answers stand; a script is to know of it
+        from .errors import DataError
+
+        raise DataError("no row can be read", mend="The reasons are above.")
 
 
 @click.command()

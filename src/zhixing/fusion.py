@@ -5,7 +5,7 @@ Shape legend: B rows, I inputs, D width of an encoding, T tokens.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from .errors import RecipeError
 from .layers.activation import Activation
+from .models.cross import DeepCross, Factorised
 from .models.encoding import Encoding
 from .models.mlp import dense_layers
 
-__all__ = ["FUSIONS", "Attention", "Concat", "Fusion", "Gated"]
+__all__ = ["FUSIONS", "Attention", "Concat", "Crossed", "Factors", "Fusion", "Gated"]
 
 Widths = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...] | None,
@@ -130,4 +131,68 @@ class Attention(Fusion):
         return x_BTD[:, 0]
 
 
-FUSIONS: dict[str, type[Fusion]] = {"concat": Concat, "gated": Gated, "attention": Attention}
+class Crossed(Fusion):
+    """Products of the inputs' units, layer by layer, beside a perceptron (DCN-v2: Wang et al. 2021, arXiv:2008.13535).
+    For tables of categories."""
+
+    def __init__(
+        self,
+        sizes: list[int],
+        *,
+        depth: Annotated[int, Field(ge=1, description="cross layers")] = 2,
+        rank: Annotated[int | None, Field(ge=1, description="of the cross layers' matrices; open: full")] = None,
+        structure: Annotated[
+            Literal["parallel", "stacked"], Field(description="the perceptron beside the cross layers, or after them")
+        ] = "parallel",
+        widths: Widths = None,
+        activation: Annotated[Activation, Field(description="function after each layer of the perceptron")] = "relu",
+        dropout: Dropout = 0.0,
+    ) -> None:
+        if len(sizes) == 1:
+            super().__init__(sizes[0], 1, widths, activation, dropout)
+            return
+        network = DeepCross(
+            sizes, depth=depth, rank=rank, widths=(128, 64) if widths is None else widths, structure=structure,
+            activation=activation, dropout=dropout,
+        )  # fmt: skip
+        super().__init__(network.width, len(sizes), (), activation, dropout)
+        self.network = network
+
+    def join(self, encodings: list[Encoding]) -> Tensor:
+        out: Tensor = self.network([encoding.pooled for encoding in encodings])
+        return out
+
+
+class Factors(Fusion):
+    """Products of each two inputs, unit by unit, beside the inputs: with the head's linear layer a factorisation
+    machine (Rendle 2010); of a user and an item, matrix factorisation with biases."""
+
+    def __init__(
+        self,
+        sizes: list[int],
+        *,
+        width: Annotated[
+            int | None, Field(ge=1, description="that inputs of another width are brought to; open: the largest")
+        ] = None,
+        dropout: Annotated[float, Field(ge=0, lt=1, description="share of the products' units dropped")] = 0.0,
+    ) -> None:
+        single, width = len(sizes) == 1, width or max(sizes)
+        products = Factorised([width] * len(sizes))
+        super().__init__(sizes[0] if single else products.width, len(sizes), (), "relu", 0.0)
+        others = [] if single else sizes
+        self.project = nn.ModuleList(nn.Identity() if size == width else nn.Linear(size, width) for size in others)
+        self.products, self.dropout = products, nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def join(self, encodings: list[Encoding]) -> Tensor:
+        same = [layer(encoding.pooled) for layer, encoding in zip(self.project, encodings, strict=True)]
+        out: Tensor = self.dropout(self.products(same))
+        return out
+
+
+FUSIONS: dict[str, type[Fusion]] = {
+    "concat": Concat,
+    "gated": Gated,
+    "attention": Attention,
+    "deep_cross": Crossed,
+    "factorised": Factors,
+}

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field, Tag, ValidationError, create_model
+from pydantic import BaseModel, Field, Tag, TypeAdapter, ValidationError, create_model
 
 from .columns import COLUMNS
 from .columns.augment import AUGMENTS
+from .data.reshape import RESHAPES
 from .data.split import SplitSettings
+from .data.table import Table
 from .errors import RecipeError, did_you_mean
 from .fusion import FUSIONS
 from .heads import HEADS
+from .heads.decoders import DECODERS
 from .layers.initialise import Scheme
 from .models import encoders_for
 from .recipe_file import built_in, dump, load, override, parse
@@ -39,12 +42,17 @@ __all__ = [
     "override",
     "parse",
     "recipe_of",
+    "reshaped",
 ]
 
 DEFAULT_ENCODERS: dict[str, Any] = {
     "image": {"name": "cnn"},
     "vector": {"name": "mlp", "widths": []},  # a few numbers go to the fusion as they are
     "ids": {"name": "embedding"},
+    "tokens": {"name": "transformer"},
+    "sequence": {"name": "gru"},
+    "audio": {"name": "conformer"},
+    "history": {"name": "sasrec"},
 }
 
 
@@ -58,6 +66,7 @@ class DataSettings(Settings):
     """Where the table comes from and how its rows are used."""
 
     source: Annotated[str, Field(description="a path, a name of the catalogue, or hub:NAME")]
+    reshape: Any = None  # gets its type, from the table of what there is, in data_model
     split: SplitSettings = SplitSettings()
     on_error: Annotated[
         Literal["auto", "stop", "skip"],
@@ -74,6 +83,40 @@ def named(table: Mapping[str, Any], default: str) -> Any:
     return table_choice(tuple(table), tuple(table.values()), default)
 
 
+@cache
+def data_model() -> type[DataSettings]:
+    told = "how the table becomes the one that is learned from: a log, rows of histories; a long series, windows"
+    return create_model(
+        "DataSettings",
+        __base__=DataSettings,
+        __doc__=DataSettings.__doc__,
+        reshape=(reshape_choice() | None, Field(default=None, description=told)),
+    )
+
+
+def reshape_choice() -> Any:
+    return table_choice(tuple(RESHAPES), tuple(RESHAPES.values()))
+
+
+def reshaped(table: Table, raw: Mapping[str, Any]) -> Table:
+    """The table as the recipe's plain data want it.
+
+    Raises:
+        RecipeError: the settings of the reshape are wrong.
+        DataError: the table has not what it needs.
+    """
+    data = raw.get("data")
+    chosen = data.get("reshape") if isinstance(data, Mapping) else None
+    if chosen is None:
+        return table
+    problems = [line for line in check(raw) if line.startswith("data.reshape")]
+    if problems:
+        raise RecipeError(problems)
+    settings = TypeAdapter(reshape_choice()).validate_python(chosen)
+    out: Table = RESHAPES[settings.name](**settings.keywords()).apply(table)
+    return out
+
+
 class EarlyStopping(Settings):
     """Stop when the validation score no longer improves."""
 
@@ -85,6 +128,9 @@ class TrainingSettings(Settings):
     """How the model learns."""
 
     epochs: Annotated[float, Field(gt=0, description="times that each training row is seen")] = 5
+    tokens: Annotated[
+        int | None, Field(ge=1, description="tokens of texts to be learned from, in place of epochs; open: by epochs")
+    ] = None
     batch_size: Annotated[int, Field(ge=1, description="rows in a step")] = 128
     micro_batch: Annotated[
         int | None, Field(ge=1, description="rows worked through at a time; open: all of a batch")
@@ -137,14 +183,15 @@ def training_model() -> type[TrainingSettings]:
 def input_settings(kind: str) -> type[Settings]:
     """Settings of an input column: those of its type, its encoder, and for pictures its augmentation."""
     column = COLUMNS[kind]
+    default = DEFAULT_ENCODERS.get(kind) or DEFAULT_ENCODERS[column.kind]
     encoders = {
         **{name: settings_of(encoder, name=name) for name, encoder in encoders_for(column.kind).items()},
         "custom": settings_of(Custom, name="custom"),
     }
     extra: dict[str, Any] = {
         "encoder": (
-            choice(encoders, default=DEFAULT_ENCODERS[column.kind]),
-            Field(default=DEFAULT_ENCODERS[column.kind], description="what reads the column"),
+            choice(encoders, default=default),
+            Field(default=default, description="what reads the column"),
         )
     }
     if kind in AUGMENTS:
@@ -158,6 +205,13 @@ def input_settings(kind: str) -> type[Settings]:
 def output_settings(kind: str) -> type[Settings]:
     """Settings of an output column: those of its type and of its head."""
     extra = parameters_of(HEADS[kind])
+    if kind == "text":
+        extra["decoder"] = (
+            named(DECODERS, "transformer"),
+            Field(
+                default="transformer", description="what writes the text; ctc: one token or none a step of the input"
+            ),
+        )
     extra["importance"] = (Annotated[float, Field(gt=0, description="how much its loss counts beside others")], 1.0)
     return settings_of(COLUMNS[kind], name=kind, tag="type", extra=extra)
 
@@ -169,7 +223,7 @@ def recipe_model() -> type[BaseModel]:
     outputs = {kind: output_settings(kind) for kind in HEADS}
     input_type, output_type = choice(inputs, tag="type"), choice(outputs, tag="type")
     fields: dict[str, Any] = {
-        "data": (DataSettings, Field(description="where the table comes from and how its rows are used")),
+        "data": (data_model(), Field(description="where the table comes from and how its rows are used")),
         "inputs": (dict[str, input_type], Field(default={}, description="columns that the model reads")),  # type: ignore[valid-type]
         "outputs": (dict[str, output_type], Field(min_length=1, description="columns to predict")),  # type: ignore[valid-type]
         "fusion": (

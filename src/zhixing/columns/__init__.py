@@ -7,18 +7,26 @@ import pyarrow as pa
 from .category import Category
 from .column import Claim, Column, Finding, Locate, Tensorized, is_text, shorten
 from .date import Date
+from .history import History
 from .image import Image
+from .labels import Labels
 from .number import Number
+from .series import Series
 from .tags import Tags
+from .text import Text
 
 __all__ = ["COLUMNS", "Claim", "Column", "Finding", "Locate", "Tensorized", "infer", "shorten"]
 
 COLUMNS: dict[str, type[Column]] = {
     "category": Category,
     "date": Date,
+    "history": History,
     "image": Image,
+    "labels": Labels,
     "number": Number,
+    "series": Series,
     "tags": Tags,
+    "text": Text,
 }
 
 

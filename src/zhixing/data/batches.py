@@ -20,10 +20,10 @@ from torch import Tensor
 from ..columns.column import Ragged
 from ..randomness import permutation, uniform
 
-__all__ = ["Batch", "Batches", "ColumnBatch", "Order"]
+__all__ = ["Batch", "Batches", "ColumnBatch", "Order", "stored_row"]
 
 BLOCK_BYTES = 8 << 20
-POOL = 64  # batches whose rows are put in the order of their lengths
+POOL = 256  # batches whose rows are put in the order of their lengths
 Rows = NDArray[np.int64]
 
 
@@ -151,13 +151,14 @@ class Batches:
     Rows are gathered in blocks of several megabytes, the next one by a background thread while the current one is
     used, and handed out as views. Rows of unequal length are padded to the longest of their batch. ``waited`` is the
     time in seconds that the user of the batches stood still; ``steps`` and ``padding`` count the steps of such rows
-    that were handed out, real or not, and those that were not real.
+    that were handed out in training, real or not, and those that were not real.
     """
 
     def __init__(self, columns: Mapping[str, ColumnBatch | Ragged], device: torch.device) -> None:
         self.columns, self.device = columns, device
         self.waited = 0.0
         self.steps = self.padding = 0
+        self.ragged = any(isinstance(column, Ragged) for column in columns.values())
         self.block_rows = max(1, BLOCK_BYTES // max(1, sum(row_bytes(column) for column in columns.values())))
 
     def lengths(self, rows: Rows) -> NDArray[np.int64] | None:
@@ -223,7 +224,8 @@ class Batches:
                 start = time.perf_counter()
                 ready, rows, sizes = future.result()
                 self.waited += time.perf_counter() - start
-                self.count_padding(rows, sizes)
+                if order.shuffle:
+                    self.count_padding(rows, sizes)
                 step, most_rows = step + len(sizes), min(4 * most_rows, self.block_rows)
                 future = background.submit(block, step, most_rows) if step < last else None
                 yield from self.cut(ready, sizes)  # here: in the background it would hold Python's lock too long
@@ -235,6 +237,11 @@ class Batches:
                 lengths = column.lengths_of(rows)
                 steps = int((np.maximum(np.maximum.reduceat(lengths, starts), 1) * sizes).sum())
                 self.steps, self.padding = self.steps + steps, self.padding + steps - int(lengths.sum())
+
+
+def stored_row(column: ColumnBatch | Ragged, row: int) -> Tensor:
+    """What is stored of one row, without padding."""
+    return column.row(row) if isinstance(column, Ragged) else column.values[row]
 
 
 def row_bytes(column: ColumnBatch | Ragged) -> int:

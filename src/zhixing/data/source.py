@@ -13,18 +13,21 @@ from . import catalogue
 from .source_arrays import from_memory, read_npy, read_npz
 from .source_arrow import read_arrow, read_parquet
 from .source_csv import read_csv
-from .source_folder import PICTURES, read_folder
+from .source_folder import PICTURES, SOUNDS, read_folder
 from .source_hub import read_hub
 from .source_idx import is_idx, read_idx
 from .source_json import read_json, read_json_lines
+from .source_lines import read_text
+from .source_series import read_arff, read_ts
 from .source_text import split_hint, unpacked_suffix
 from .table import URL, Table, resolve
 
 __all__ = ["open_source", "resolve"]
 
 TEXT: dict[str, Callable[[Path, str | None], Table]] = {
-    ".csv": read_csv, ".tsv": read_csv, ".tab": read_csv, ".txt": read_csv,
+    ".csv": read_csv, ".tsv": read_csv, ".tab": read_csv, ".txt": read_text,
     ".json": read_json, ".jsonl": read_json_lines, ".ndjson": read_json_lines,
+    ".ts": read_ts, ".arff": read_arff,
 }  # fmt: skip
 BINARY: dict[str, Callable[[Path], Table]] = {
     ".parquet": read_parquet, ".pq": read_parquet,
@@ -39,6 +42,7 @@ ELSEWHERE = {
         ("a pickle, and to read one runs what it says", "Save it as npz or Parquet."),
     ),
     **dict.fromkeys(PICTURES, ("a single picture", "Give the folder that it lies in.")),
+    **dict.fromkeys(SOUNDS, ("a single sound", "Give the folder that it lies in.")),
 }
 
 
@@ -55,8 +59,11 @@ def open_source(source: Any, *, name: str | None = None) -> Table:
     NumPy array                         one column ``value``, or the fields of a structured array
     ==================================  =================================================================
 
-    Files: CSV, TSV and other delimited text, JSON lines, JSON (all of them also as ``.gz``), Parquet, Arrow, Feather,
-    ``.npz``, ``.npy``, idx. A text in another encoding than UTF-8 is marked with it: ``people.csv#gb18030``.
+    Files: CSV, TSV and other delimited text, JSON lines, JSON, plain text, time series as ``.ts`` or ``.arff`` (all of
+    them also as ``.gz``), Parquet, Arrow, Feather, ``.npz``, ``.npy``, idx. A text in another encoding than UTF-8 is
+    marked with it: ``people.csv#gb18030``. A ``.txt`` file is a table where one delimiter parts its first line and
+    most others into as many cells, else prose: a column ``text``, a row a paragraph where blank lines separate
+    paragraphs, else a row a line (:mod:`zhixing.data.source_lines`).
     Folders: see :func:`zhixing.data.source_folder.read_folder`.
 
     A word with a path separator is a path. A word without one is a file or folder of the current folder if there is

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from .category import CategoryHead
 from .head import Head
+from .labels import LabelsHead
 from .number import NumberHead
+from .series import SeriesHead
 from .tags import TagsHead
+from .text import TextHead
 
-__all__ = ["HEADS", "CategoryHead", "Head", "NumberHead", "TagsHead"]
+__all__ = ["HEADS", "CategoryHead", "Head", "LabelsHead", "NumberHead", "SeriesHead", "TagsHead", "TextHead"]
 
-HEADS: dict[str, type[Head]] = {"category": CategoryHead, "number": NumberHead, "tags": TagsHead}
+HEADS: dict[str, type[Head]] = {
+    "category": CategoryHead,
+    "labels": LabelsHead,
+    "number": NumberHead,
+    "series": SeriesHead,
+    "tags": TagsHead,
+    "text": TextHead,
+}

@@ -38,17 +38,21 @@ class Mask(NamedTuple):
         causal: bool = False,
         slots_T: Tensor | None = None,
         bias: Tensor | None = None,
+        pieces_BT: Tensor | None = None,
     ) -> Mask:
         """The mask for ``real_BS`` (True where a token is real) and a ``bias`` [1 or B, H, T, S] on the scores.
 
         With ``causal`` a token looks at itself and at those before it. ``slots_T`` are the places among S of the
-        tokens that ask, where these are not all of S in order.
+        tokens that ask, where these are not all of S in order. With ``pieces_BT`` several pieces stand in a row, and a
+        token looks at those of its own piece's number alone.
 
         >>> Mask.of(torch.tensor([[True, True, False]]), causal=True).scores[0, 0].int()
         tensor([[1, 0, 0],
                 [1, 1, 0],
                 [1, 1, 0]], dtype=torch.int32)
         """
+        if pieces_BT is not None and real_BS is None:
+            real_BS = torch.ones_like(pieces_BT, dtype=torch.bool)
         if real_BS is None and bias is None:
             assert slots_T is None, "which of the S tokens are real must be said"
             return cls(causal=causal)
@@ -59,6 +63,9 @@ class Mask(NamedTuple):
             sources = torch.arange(wide.shape[-1], device=wide.device)
             before = sources <= (sources if slots_T is None else slots_T)[:, None]
             allowed = before if allowed is None else allowed & before
+        if pieces_BT is not None:
+            same = pieces_BT[:, None, :, None] == pieces_BT[:, None, None, :]
+            allowed = same if allowed is None else allowed & same
         if allowed is None:
             return cls(bias)
         live = None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = ["FeedForward", "FeedForwardKind"]
 
-FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "swiglu"]
+FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"]
 
 
 class FeedForward(nn.Module):
@@ -18,9 +18,10 @@ class FeedForward(nn.Module):
     ============= =================================================== =================================
     kind          result                                              where
     ============= =================================================== =================================
-    ``relu``      down(relu(up(x)))                                   Vaswani et al. 2017
-    ``gelu``      down(gelu(up(x)))                                   BERT, ViT, Whisper
+    ``relu``      down(relu(up(x)))                                   Vaswani et al. 2017, T5
+    ``gelu``      down(gelu(up(x)))                                   BERT, BART, ViT, Whisper
     ``gelu_tanh`` the same with GELU's approximation by tanh          GPT-2
+    ``silu``      down(silu(up(x)))                                   Marian
     ``swiglu``    down(silu(gate(x)) * up(x))                         Shazeer 2020 (arXiv:2002.05202), Llama
     ============= =================================================== =================================
 
@@ -53,6 +54,8 @@ class FeedForward(nn.Module):
             hidden = F.silu(self.gate(x)) * hidden
         elif self.kind == "relu":
             hidden = F.relu(hidden)
+        elif self.kind == "silu":
+            hidden = F.silu(hidden)
         else:
             hidden = F.gelu(hidden, approximate="tanh" if self.kind == "gelu_tanh" else "none")
         out: Tensor = self.down(hidden)

@@ -77,8 +77,12 @@ class Positions(nn.Module):
         return None
 
 
-def sinusoids(at: Tensor, width: int, dtype: torch.dtype = torch.float32, *, base: float = 10_000.0) -> Tensor:
+def sinusoids(
+    at: Tensor, width: int, dtype: torch.dtype = torch.float32, *, base: float = 10_000.0, interleaved: bool = True
+) -> Tensor:
     """Sines (even units) and cosines (odd units) of places, with wave lengths from 2 pi to 2 pi x base.
+
+    Where they are not ``interleaved``, all sines stand before all cosines.
 
     Shape: at [...] to [..., width].
 
@@ -89,7 +93,7 @@ def sinusoids(at: Tensor, width: int, dtype: torch.dtype = torch.float32, *, bas
     dtype = torch.promote_types(dtype, torch.float32)  # bfloat16 does not tell place 256 from 257
     units = torch.arange(0, width, 2, device=at.device, dtype=dtype)
     angles = at[..., None].to(dtype) * base ** (-units / width)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
+    return torch.stack([angles.sin(), angles.cos()], dim=-1 if interleaved else -2).flatten(-2)[..., :width]
 
 
 def sinusoids_2d(height: int, width: int, units: int) -> Tensor:
@@ -104,14 +108,23 @@ def sinusoids_2d(height: int, width: int, units: int) -> Tensor:
 
 
 class Sinusoidal(Positions):
-    """Fixed waves added to the tokens (Vaswani et al. 2017, arXiv:1706.03762, section 3.5)."""
+    """Fixed waves added to the tokens (Vaswani et al. 2017, arXiv:1706.03762, section 3.5).
 
-    def __init__(self, *, base: float = 10_000.0) -> None:
+    The published weights of Marian want sines before cosines; so do Whisper's, whose longest wave is moreover 2 pi x
+    10,000 itself, which makes the base 10,000^(P / (P - 1)) for P pairs of units. A stack that is trained afresh works
+    as well with any order of units.
+    """
+
+    def __init__(self, *, base: float = 10_000.0, interleaved: bool = True) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.interleaved = base, interleaved
+
+    def extra_repr(self) -> str:
+        return f"base={self.base:g}, interleaved={self.interleaved}"
 
     def embed(self, x_BTD: Tensor, at: Tensor) -> Tensor:
-        return x_BTD + sinusoids(at, x_BTD.shape[-1], x_BTD.dtype, base=self.base).to(x_BTD.dtype)
+        waves = sinusoids(at, x_BTD.shape[-1], x_BTD.dtype, base=self.base, interleaved=self.interleaved)
+        return x_BTD + waves.to(x_BTD.dtype)
 
 
 class Learned(Positions):

@@ -1,4 +1,4 @@
-"""One Transformer block, whose settings make it that of 2017, BERT, GPT-2, Llama, ViT or Whisper; and a stack of it.
+"""One Transformer block, whose settings make it that of 2017, BERT, GPT-2, T5, Llama or Whisper; and a stack of it.
 
 Shape legend: B rows, T tokens, S tokens of a source (or slots of a cache), D width.
 """
@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..settings import Settings
 from .attention import OPEN, Attention, KeysValues, Mask
@@ -59,13 +60,19 @@ class TransformerSettings(Settings):
     stochastic_depth: Annotated[
         float, Field(ge=0, lt=1, description="chance of skipping the last block's parts; earlier blocks' in proportion")
     ] = 0.0
+    recompute: Annotated[
+        bool, Field(description="keep no activations inside blocks: less memory, a third more time (Chen et al. 2016)")
+    ] = False
 
 
 # The published architectures. Heads are those of the sizes that are named here; widths, depths and the lengths of
-# learned positions go to Transformer itself. In Whisper keys have no bias and sines stand before cosines; a bias on
-# keys moves all scores of a query alike, so that it changes nothing.
+# learned positions go to Transformer itself; the decoder of a pair takes cross=True. They are functions: with published
+# weights copied in they give the published numbers, when the waves of Marian and Whisper are laid out as
+# positions.Sinusoidal says, and two things are known. Whisper's keys have no bias; one moves all scores of a query
+# alike, so that it changes nothing. T5 does not divide scores by the root of a head's width, so that its queries'
+# weights are to be multiplied by that root.
 PRESETS: dict[str, TransformerSettings] = {
-    # Vaswani et al. 2017, base: width 512, depth 6. The decoder's Transformer takes cross=True.
+    # Vaswani et al. 2017, base: width 512, depth 6.
     "transformer": TransformerSettings(heads=8, feed_forward="relu", norm_first=False, dropout=0.1),
     "transformer_decoder": TransformerSettings(
         heads=8, feed_forward="relu", norm_first=False, dropout=0.1, causal=True
@@ -76,6 +83,22 @@ PRESETS: dict[str, TransformerSettings] = {
     ),
     # Radford et al. 2019, small: width 768, depth 12, length 1024.
     "gpt2": TransformerSettings(heads=12, feed_forward="gelu_tanh", positions="learned", causal=True, dropout=0.1),
+    # Lewis et al. 2020, base: width 768, depth 6, length 1024.
+    "bart": TransformerSettings(heads=12, norm_first=False, norm_input=True, positions="learned", dropout=0.1),
+    "bart_decoder": TransformerSettings(
+        heads=12, norm_first=False, norm_input=True, positions="learned", dropout=0.1, causal=True
+    ),
+    # Junczys-Dowmunt et al. 2018, in the size of OPUS-MT (Tiedemann and Thottingal 2020): width 512, depth 6. Tokens
+    # are multiplied by the root of the width before they enter.
+    "marian": TransformerSettings(heads=8, feed_forward="silu", norm_first=False, dropout=0.1),
+    "marian_decoder": TransformerSettings(heads=8, feed_forward="silu", norm_first=False, dropout=0.1, causal=True),
+    # Raffel et al. 2020, small: width 512, depth 6. (3B and 11B have heads wider than width / heads, and no preset.)
+    "t5": TransformerSettings(
+        heads=8, feed_forward="relu", norm="rms", eps=1e-6, bias=False, positions="relative", dropout=0.1
+    ),
+    "t5_decoder": TransformerSettings(
+        heads=8, feed_forward="relu", norm="rms", eps=1e-6, bias=False, positions="relative", dropout=0.1, causal=True
+    ),
     # Llama 3, 8B: width 4096, depth 32 (its base of angles is larger, for longer texts).
     "llama": TransformerSettings(
         heads=32,
@@ -89,7 +112,7 @@ PRESETS: dict[str, TransformerSettings] = {
     ),
     # Dosovitskiy et al. 2021, B/16: width 768, depth 12, length 197.
     "vit": TransformerSettings(heads=12, eps=1e-6, positions="learned"),
-    # Radford et al. 2022, base: width 512, depth 6; the decoder has length 448 and cross=True.
+    # Radford et al. 2022, base: width 512, depth 6; the decoder has length 448.
     "whisper": TransformerSettings(heads=8),
     "whisper_decoder": TransformerSettings(heads=8, positions="learned", causal=True),
 }
@@ -170,6 +193,31 @@ class Cache(NamedTuple):
     at: Tensor
     filled: Tensor
 
+    def pick(self, rows: Tensor) -> Cache:
+        """The cache of these rows [B'], in this order; a row may be taken several times."""
+
+        def chosen(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, rows)
+
+        def both(pairs: tuple[KeysValues, ...]) -> tuple[KeysValues, ...]:
+            return tuple(KeysValues(chosen(keys), chosen(values)) for keys, values in pairs)
+
+        scores, live, causal = self.source_mask
+        mask = Mask(None if scores is None else chosen(scores), None if live is None else chosen(live), causal)
+        return Cache(both(self.blocks), both(self.sources), mask, chosen(self.real), chosen(self.at), self.filled)
+
+
+def places_in(pieces_BT: Tensor) -> Tensor:
+    """The place of each token in its piece, a run of one number.
+
+    >>> places_in(torch.tensor([[4, 4, 4, 7, 7, 5]])).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+    """
+    place = torch.arange(pieces_BT.shape[1], device=pieces_BT.device).expand_as(pieces_BT)
+    begins = torch.ones_like(pieces_BT, dtype=torch.bool)
+    begins[:, 1:] = pieces_BT[:, 1:] != pieces_BT[:, :-1]
+    return place - torch.where(begins, place, 0).cummax(1).values
+
 
 class Transformer(nn.Module):
     """Positions, then ``depth`` blocks, then (where norms come first) a last norm.
@@ -191,7 +239,7 @@ class Transformer(nn.Module):
         self, width: int, depth: int, settings: TransformerSettings, *, length: int = 512, cross: bool = False
     ) -> None:
         super().__init__()
-        self.causal = settings.causal
+        self.causal, self.recompute = settings.causal, settings.recompute
         self.positions = make_positions(
             settings.positions, width=width, heads=settings.heads, length=length, causal=settings.causal
         )
@@ -212,21 +260,27 @@ class Transformer(nn.Module):
         real_BT: Tensor | None = None,
         *,
         at: Tensor | None = None,
+        pieces: Tensor | None = None,
         source: Tensor | None = None,
         source_real: Tensor | None = None,
     ) -> Tensor:
         """All tokens at once. ``real_BT`` and ``source_real`` [B, S] are True where tokens are real; None: all are.
 
-        ``at`` [T] or [B, T] are the tokens' places; None: 0, 1, 2, ... in each row.
+        ``at`` [T] or [B, T] are the tokens' places; None: 0, 1, 2, ... in each row. Where several texts stand in a
+        row, one behind another, ``pieces`` [B, T] numbers them: none looks at another, and places are counted in each.
         """
         if at is None:
-            at = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-        mask = Mask.of(real_BT, causal=self.causal, bias=self.positions.bias(at, at))
+            at = torch.arange(x_BTD.shape[1], device=x_BTD.device) if pieces is None else places_in(pieces)
+        mask = Mask.of(real_BT, causal=self.causal, bias=self.positions.bias(at, at), pieces_BT=pieces)
         source_mask = Mask.of(source_real)
         rotation = self.positions.rotation(at, x_BTD.dtype)
         x_BTD = self.enter(x_BTD, at)
         for block in self.blocks:
-            x_BTD = block(x_BTD, mask, rotation=rotation, source=source, source_mask=source_mask)
+            named: dict[str, Any] = {"rotation": rotation, "source": source, "source_mask": source_mask}
+            if self.recompute and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, mask, use_reentrant=False, **named)
+            else:
+                x_BTD = block(x_BTD, mask, **named)
         out: Tensor = self.norm(x_BTD)
         return out
 

@@ -17,9 +17,13 @@ from .efficientnet import (
 )
 from .embedding import Embedding
 from .encoding import Encoder, Encoding, Spec
+from .histories import GRU4Rec, SASRec
 from .mlp import MLP
+from .pooled import Bag
 from .recurrent import GRU, LSTM, RNN
 from .resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from .tcn import TCN
+from .text_cnn import TextCNN
 from .transformer import TransformerEncoder
 from .vgg import VGG11, VGG13, VGG16, VGG19, VGG11BatchNorm, VGG13BatchNorm, VGG16BatchNorm, VGG19BatchNorm
 from .vit import ViT
@@ -57,6 +61,11 @@ ENCODERS: dict[str, type[Encoder]] = {
     "gru": GRU,
     "transformer": TransformerEncoder,
     "vit": ViT,
+    "text_cnn": TextCNN,
+    "tcn": TCN,
+    "bag": Bag,
+    "sasrec": SASRec,
+    "gru4rec": GRU4Rec,
     "embedding": Embedding,
 }
 

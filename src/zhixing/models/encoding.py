@@ -6,14 +6,17 @@ Shape legend: B rows, T tokens, D width of a token, C channels, H height, W widt
 from __future__ import annotations
 
 from math import prod
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..columns.column import Spec
 
-__all__ = ["Encoder", "Encoding", "Spec", "as_steps", "pool_tokens", "step_width"]
+__all__ = ["Encoder", "Encoding", "Spec", "StepEncoder", "Steps", "TokenWidth", "as_steps", "pool_tokens", "step_width"]
+
+TokenWidth = Annotated[int, Field(ge=1, description="units of a token's vector; without effect on other kinds")]
 
 
 class Encoding(NamedTuple):
@@ -46,6 +49,11 @@ class Encoder(nn.Module):
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
         raise AssertionError(f"{type(self).__name__} has no forward")
 
+    @property
+    def item_embedding(self) -> nn.Embedding | None:
+        """The table of tokens' vectors, whose weights a head may share; None where no tokens are read."""
+        return None
+
 
 def step_width(spec: Spec) -> int:
     """Features of a step of a sequence (T, F), or of a row of a picture (C, H, W): C x W numbers.
@@ -57,26 +65,82 @@ def step_width(spec: Spec) -> int:
 
 
 def as_steps(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A sequence as it is, with its mask [B, T]; a picture [B, C, H, W] as its rows [B, H, C W], all of them real."""
+    """A picture [B, C, H, W] as its rows [B, H, C W], all of them real; others as they are, with their mask [B, T]."""
     if values.ndim == 4:
         return values.transpose(1, 2).flatten(2), None
     return values, mask
 
 
+class Steps(nn.Module):
+    """The entrance of encoders that read steps one by one: whatever these are, as vectors, zero where none is real.
+
+    Rows of a picture and steps of a sequence are taken as they are. Tokens are looked up in a table of vectors, drawn
+    with variance 1 / width: a vector's length is then about 1, and so are the logits of a head that shares the table.
+    The token 0, padding, is zero and stays so; where no mask is given, it is what is not real. A batch without a
+    single step gets one that is not real, since torch's recurrent kernels take no empty sequence.
+
+    Args:
+        width: units of a token's vector; without effect on other kinds. F is in ``width`` afterwards, and the most
+            steps of a row in ``most``.
+
+    Shape: values [B, T] int64, [B, T, F] or [B, C, H, W] to steps [B, T, F] and their mask [B, T].
+
+    >>> steps, mask = Steps(Spec("tokens", (5,), 10), 4)(torch.tensor([[7, 3, 0], [2, 0, 0]]))
+    >>> steps.shape, mask.sum(1).tolist(), bool(steps[1, 1:].any())
+    (torch.Size([2, 3, 4]), [2, 1], False)
+    """
+
+    def __init__(self, spec: Spec, width: int) -> None:
+        super().__init__()
+        self.embedding: nn.Embedding | None = None
+        if spec.kind != "tokens":
+            self.width, self.most = step_width(spec), spec.shape[-2]
+            return
+        self.width, self.most = width, spec.shape[0]
+        self.embedding = nn.Embedding(spec.vocabulary, width, padding_idx=0)
+        with torch.no_grad():
+            nn.init.normal_(self.embedding.weight, std=width**-0.5)
+            self.embedding.weight[0] = 0
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if self.embedding is not None and mask is None:
+            mask = values != 0
+        steps, mask = as_steps(values, mask)
+        if not steps.shape[1]:
+            steps = torch.cat([steps, steps.new_zeros(len(steps), 1, *steps.shape[2:])], dim=1)
+            mask = steps.new_zeros(steps.shape[:2], dtype=torch.bool)
+        if self.embedding is not None:
+            assert mask is not None
+            return self.embedding(steps.masked_fill(~mask, 0)), mask
+        return (steps if mask is None else steps.masked_fill(~mask.unsqueeze(-1), 0.0)), mask
+
+
+class StepEncoder(Encoder):
+    """Base of the encoders that read steps one by one, through ``steps``: tokens, a sequence or rows of a picture."""
+
+    accepts = frozenset({"image", "sequence", "tokens"})
+    steps: Steps
+
+    @property
+    def item_embedding(self) -> nn.Embedding | None:
+        return self.steps.embedding
+
+
 def pool_tokens(tokens: Tensor, mask: Tensor | None, how: str) -> Tensor:
-    """One vector [B, D] of the real tokens of each row: their mean, the largest of each unit, the first or the last.
+    """One vector [B, D] of the real tokens of each row: their mean or sum, the largest of each unit, the first or last.
 
     Zeros for a row without any.
 
     >>> tokens, mask = torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]])
-    >>> [pool_tokens(tokens, mask, how).item() for how in ("mean", "max", "first", "last")]
-    [2.0, 3.0, 1.0, 3.0]
+    >>> [pool_tokens(tokens, mask, how).item() for how in ("mean", "sum", "max", "first", "last")]
+    [2.0, 4.0, 3.0, 1.0, 3.0]
     """
     if mask is None:
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
     count = mask.sum(1, keepdim=True)
-    if how == "mean":
-        return tokens.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1) / count.clamp(min=1)
+    if how in ("mean", "sum"):
+        total = tokens.masked_fill(~mask.unsqueeze(-1), 0.0).sum(1)
+        return total if how == "sum" else total / count.clamp(min=1)
     if how == "max":
         pooled = tokens.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(1)
     else:

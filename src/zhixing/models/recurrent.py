@@ -8,22 +8,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..layers.recurrent import AdditiveAttention, CellKind, Recurrent
-from .encoding import Encoder, Encoding, Spec, as_steps, pool_tokens, step_width
+from .encoding import Encoding, Spec, StepEncoder, Steps, TokenWidth, pool_tokens
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
 
-class RecurrentEncoder(Encoder):
+class RecurrentEncoder(StepEncoder):
     """Base of the recurrent encoders, which differ in their ``cell``.
 
-    Steps are the rows of a picture or those of a sequence; of the latter only the real ones are read. Weights start as
-    torch's own layers do.
+    Steps are tokens, those of a sequence or the rows of a picture; only the real ones are read. Weights start as
+    torch's own layers do, the vectors of tokens as in :class:`Steps`.
 
-    Shape: values [B, T, F], or [B, C, H, W] read as [B, H, C W], to tokens [B, T, D], the states, and pooled [B, D]; D
-    is ``width``, twice that where steps are read both ways.
+    Shape: values [B, T] tokens, [B, T, F], or [B, C, H, W] read as [B, H, C W], to tokens [B, T, D], the states, and
+    pooled [B, D]; D is ``width``, twice that where steps are read both ways.
     """
 
-    accepts = frozenset({"image", "sequence"})
     cell: ClassVar[CellKind]
 
     def __init__(
@@ -38,10 +37,12 @@ class RecurrentEncoder(Encoder):
             Literal["last", "mean", "max", "attention"],
             Field(description="summary: the states after the last step read; or of all steps: mean, largest, weighted"),
         ] = "last",
+        embedding: TokenWidth = 128,
     ) -> None:
         super().__init__()
+        self.steps = Steps(spec, embedding)
         self.recurrent = Recurrent(
-            self.cell, step_width(spec), width, layers=layers, bidirectional=bidirectional, dropout=dropout
+            self.cell, self.steps.width, width, layers=layers, bidirectional=bidirectional, dropout=dropout
         )
         self.width = self.token_width = self.recurrent.width
         self.pooling = pooling
@@ -49,7 +50,7 @@ class RecurrentEncoder(Encoder):
         self.dropout = dropout
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
-        steps, mask = as_steps(values, mask)
+        steps, mask = self.steps(values, mask)
         states, last = self.recurrent(steps, mask)
         if self.attention is not None:
             pooled, _ = self.attention(states, mask)

@@ -81,7 +81,10 @@ def speed_section(run: RunFiles) -> Html:
     for key, title, unit in (
         ("rows_per_second", "Rows per second", "rows/s"),
         ("waiting", "Waiting for data", "share of time"),
+        ("padding", "Padding in batches", "share of steps"),
     ):
+        if key == "padding" and not any(key in line for line in run.timings):
+            continue
         values = [number(line.get(key)) for line in run.timings]
         found = sorted(value for value in values if value is not None)
         text = f"Median {figure_text(found[len(found) // 2])}." if found else ""

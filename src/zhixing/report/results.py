@@ -19,13 +19,14 @@ GRID_CLASSES = 30  # with more, a confusion matrix cannot be read
 GRID_KEY = "Blue: right. Orange: wrong. The deeper, the larger the share of the row (for mistakes, its square root)."
 SHOWN_CLASSES = 50
 SHOWN_MISTAKES = 24
+SHOWN_TEXT = 300
 
 
 def output_section(title: str, result: dict[str, Any]) -> Html:
     """Everything that was measured of one output."""
     kind = f' <span class="kind">{esc(result["type"])}</span>' if result.get("type") else ""
     beside = Html(f'<div class="beside">{_confusion(result)}{_plots(title, result)}</div>')
-    parts = [_metrics(result), beside, _classes(result), _mistakes(result)]
+    parts = [_metrics(result), beside, _classes(result), _mistakes(result), _samples(result)]
     return Html(f'<section class="output"><h3>{name(title, 120)}{kind}</h3>{join(parts)}</section>')
 
 
@@ -137,11 +138,20 @@ def _mistakes(result: dict[str, Any]) -> Html:
     return Html(f'<h4>Worst mistakes</h4><ul class="{kind}">{shown}</ul>{rest}')
 
 
+def _samples(result: dict[str, Any]) -> Html:
+    """What a language model writes after the beginnings of held-out texts."""
+    rows = [
+        (name(one.get("prompt"), SHOWN_TEXT), name(one.get("text"), SHOWN_TEXT))
+        for one in map(mapping, sequence(result.get("samples")))
+    ]
+    return table(("given", "written"), rows, caption="How the model goes on") if rows else Html("")
+
+
 def _said(value: object) -> Html:
     """A truth or a prediction: a class, a number or the tags of a row."""
     if isinstance(value, list):
         return join((name(tag, 40) for tag in value), ", ") if value else Html('<span class="none">(no tags)</span>')
-    return Html(esc(figure_text(value))) if value is None or number(value) is not None else name(value, 60)
+    return Html(esc(figure_text(value))) if value is None or number(value) is not None else name(value, SHOWN_TEXT)
 
 
 def _mistake(row: dict[str, Any]) -> Html:

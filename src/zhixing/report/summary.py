@@ -33,8 +33,21 @@ MEANINGS = {
     "subset_accuracy": "share of rows whose tags are all right",
     "hamming_loss": "share of wrong decisions over all rows and tags; 0 is best",
     "top_5_accuracy": "share of rows whose truth is among the five most probable classes",
+    "bits_per_byte": "what the truth takes, compressed with the model's probabilities, a byte of UTF-8; 0 is best",
+    "bleu": "runs of words shared with the truth (sacreBLEU), from 0 to 100",
+    "cer": "wrong, missing and added characters, as a share of the true ones; 0 is best",
+    "chrf": "runs of characters shared with the truth (sacreBLEU), from 0 to 100",
+    "exact": "share of rows whose whole text is right",
+    "hit_rate_10": "share of rows whose truth is among the ten highest ranked of all classes",
+    "mase": "mean absolute error by that of repeating the last value in training rows; under 1 is better than that",
+    "ndcg_10": "the same, counted for less the lower the truth is ranked",
+    "perplexity": "among how many equally likely tokens the model wavers, on average; 1 is best",
+    "sequence_accuracy": "share of rows whose labels are all right",
+    "token_accuracy": "share of tokens predicted right, the true ones before them being known",
+    "wer": "wrong, missing and added words, as a share of the true ones; 0 is best",
 }
-FIRST = ("accuracy", "macro_f1", "micro_f1", "f1", "mae", "rmse", "r2")  # the metric that stands for an output
+# The metric that stands for an output.
+FIRST = ("accuracy", "macro_f1", "micro_f1", "f1", "mae", "rmse", "r2", "bits_per_byte", "bleu", "cer", "perplexity")
 TURNING = frozenset(("R", "AL", "AN", "RLE", "RLO", "RLI", "LRO", "LRE"))  # Unicode's, of letters
 SHARES = ("accuracy",)  # of rows, so they have an interval and read well as a percentage
 

@@ -270,14 +270,15 @@ class Loop:
         span = max(now - self.last_log, 1e-9)
         steps = progress.step - self.last_step
         rows = steps * len(self.order.rows) / self.order.steps_per_epoch
-        self.hooks.timing(
-            {
-                "step": progress.step,
-                "seconds": round(now - self.began, 4),
-                "rows_per_second": round(rows / span, 1),
-                "waiting": round(waited / span, 4),
-            }
-        )
+        timing = {
+            "step": progress.step,
+            "seconds": round(now - self.began, 4),
+            "rows_per_second": round(rows / span, 1),
+            "waiting": round(waited / span, 4),
+        }
+        if self.batches.steps:
+            timing["padding"] = round(self.batches.padding / self.batches.steps, 4)
+        self.hooks.timing(timing)
         self.last_log, self.last_waited, self.last_step = now, self.batches.waited, progress.step
         self.check_streak(flags)
 

@@ -58,7 +58,10 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
     add_others(data, inputs, outputs, table, done)
     for name, settings in inputs.items():
         settings_type(table, name, settings, done.reasons, known=list(COLUMNS))
-    if not inputs:
+    if not inputs and {settings["type"] for settings in outputs.values()} == {"text"}:  # a language model
+        for settings in outputs.values():
+            settings.setdefault("packed", True)
+    elif not inputs:
         raise DataError("no column is left to predict from", place=table.name, mend="Name inputs in the recipe.")
     done.raw |= {"inputs": inputs, "outputs": outputs}
     done.modules = place_encoder(inputs, encoder)

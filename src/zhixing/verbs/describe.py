@@ -23,7 +23,7 @@ from ..data.split import split
 from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError
 from ..model import Model
-from ..recipe import Recipe
+from ..recipe import Recipe, reshaped
 from ..run import RunFolder, build_model, make_columns
 from ..training.optimizers import OPTIMIZERS, prime, state_tensors
 from ..training.precision import choose_precision, count_multiplications
@@ -52,7 +52,7 @@ def describe(
     if subject is not None and (Path(subject) / "recipe.yaml").is_file():
         return run_facts(RunFolder(subject), device)
     subject = subject if subject is not None else str(raw["data"]["source"])
-    table = open_source(subject)
+    table = reshaped(open_source(subject), raw)
     tell_broken(table.problems, console)
     try:
         done = complete(raw, table, encoder, source=describe_source(subject, table))

@@ -19,18 +19,22 @@ from torch.nn.functional import pad
 from ..columns import Column
 from ..columns.column import Ragged
 from ..columns.image import SUFFIXES
+from ..columns.text import Text
+from ..columns.vocabulary import END, PAD
 from ..console import Console
-from ..data.batches import Batch, Batches, ColumnBatch, Order
-from ..data.prepare import encode_all, fingerprint
+from ..data.batches import Batch, Batches, ColumnBatch, Order, stored_row
+from ..data.packing import pack, packed_column
+from ..data.prepare import Prepared, encode_all, fingerprint
 from ..data.source import open_source
 from ..data.split import SPLITS, split
 from ..data.store import cache_folder
 from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
 from ..heads import Head
-from ..model import Model
+from ..heads.text import TextHead
+from ..model import Model, blank_encoding
 from ..models.encoding import Encoding
-from ..recipe import Recipe
+from ..recipe import Recipe, reshaped
 from ..training.loop import Validation, out_of_memory
 from ..training.precision import Precision
 
@@ -48,6 +52,7 @@ __all__ = [
 ]
 
 WORST = 24
+SAMPLES, PROMPT = 6, 24  # texts that a language model is shown with, and the tokens that it goes on from
 EXACT = Precision("fp32", "final figures and predictions are computed in float32")
 
 
@@ -88,6 +93,8 @@ def collect(
     """
     # On a CPU, activations of larger batches leave the cache and the forward pass takes twice as long.
     most = min(256 if batches.device.type == "cpu" else 1024, max(1, batches.block_rows))
+    if batches.ragged:  # in larger batches, more of each would be padding
+        most = min(most, 64)
     was_training = model.training
     model.eval()
     try:
@@ -139,7 +146,7 @@ def look(
             prediction = model.predict(name, encoding, batch)
             prediction = prediction.float() if prediction.dtype in (torch.bfloat16, torch.float16) else prediction
         if with_answers:
-            out["answer"] = head.answer(encoding, None if head.forced else prediction)
+            out["answer"] = answers_of(model, name, encoding, batch, None if head.forced else prediction)
     if with_targets:
         assert prediction is not None
         target, mask = batch.columns[name]
@@ -147,6 +154,14 @@ def look(
         out["target"], out["present"] = target, here.any(1) if here.ndim > 1 else here
         out["keep"], out["loss"] = head.keep(prediction, target), head.loss(prediction, target)
     return out
+
+
+def answers_of(model: Model, name: str, encoding: Encoding, batch: Batch, prediction: Tensor | None) -> Tensor:
+    """What a head finds without its target; a language model goes on from it."""
+    head = model.head(name)
+    if not model.inputs and isinstance(head, TextHead):
+        return head.answer(encoding, prompt=batch.columns[name].values)
+    return head.answer(encoding, prediction)
 
 
 def joined_rows(parts: list[Tensor]) -> Tensor:
@@ -195,8 +210,11 @@ def examine(
         if len(target):
             metrics[name] |= answer_metrics(head, column, seen, name)
         details = head.examine(prediction, target, column) if len(target) else {}
-        worst = worst_rows(model, columns, tensors, table, seen, name)
-        outputs[name] = {"type": column.type, "metrics": metrics[name], **details, "worst": worst}
+        if model.inputs:
+            details["worst"] = worst_rows(model, columns, tensors, table, seen, name)
+        elif isinstance(column, Text):
+            details |= {"worst": [], "samples": samples(model, columns, name, target)}
+        outputs[name] = {"type": column.type, "metrics": metrics[name], **details}
     return outputs
 
 
@@ -207,6 +225,22 @@ def answer_metrics(head: Head, column: Column, seen: Collected, name: str) -> di
     kept = seen.present[name]
     answers = head.decode(seen.answers[name][kept], column)[""]
     return head.answer_metrics(answers, column.restore(seen.targets[name][kept]))
+
+
+def samples(model: Model, columns: Mapping[str, Column], name: str, target: Tensor) -> list[dict[str, str]]:
+    """How a language model goes on from the beginnings of some held-out texts."""
+    device = next(model.parameters()).device
+    prompt = target[: min(SAMPLES, len(target)), :PROMPT].abs().to(device)
+    if not len(prompt):
+        return []
+    blank = blank_encoding(len(prompt), device)
+    with torch.inference_mode():
+        head = model.head(name)
+        assert isinstance(head, TextHead)
+        written = head.answer(blank, prompt=prompt)
+    column = columns[name]
+    texts = zip(column.restore(torch.where(prompt == END, PAD, prompt)), column.restore(written), strict=True)
+    return [{"prompt": one, "text": other} for one, other in texts]
 
 
 def worst_rows(
@@ -240,10 +274,6 @@ def worst_rows(
     return out
 
 
-def stored_row(column: ColumnBatch | Ragged, row: int) -> Tensor:
-    return column.row(row) if isinstance(column, Ragged) else column.values[row]
-
-
 def evaluate(
     recipe: Recipe,
     columns: Mapping[str, Column],
@@ -268,6 +298,8 @@ def evaluate(
         raise UsageError(f"{part!r} is not a split", mend=f"Known: {', '.join(SPLITS)}, all.")
     part = part or ("test" if source is None else "all")
     table = as_table(recipe, own_source(recipe) if source is None else source)
+    if any(name not in table.columns for name in columns):
+        table = reshaped(table, recipe.plain())
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise DataError(
@@ -294,7 +326,10 @@ def evaluate(
     for name in model.outputs:
         if not isinstance(stored := tensors[name], Ragged):  # of those, a row without steps has no target
             tensors[name] = ColumnBatch(stored.values, torch.from_numpy(encoded[name].present))
-    seen = collect(model, Batches(tensors, device), rows, EXACT, with_answers=True)
+    if packed_column(columns) is not None:  # a language model
+        blocks = pack(Prepared(tensors, {"all": rows}, table.rows), columns, seed=recipe.seed)
+        tensors, rows = blocks.columns, blocks.split["all"]
+    seen = collect(model, Batches(tensors, device), rows, EXACT, with_answers=bool(model.inputs))
     outputs = examine(model, columns, tensors, table, seen)
     return {"split": "all rows" if part == "all" else part, "rows": len(rows), "outputs": outputs}
 
@@ -321,7 +356,8 @@ def tell_broken(problems: Sequence[Problem], console: Console) -> None:
 
 def as_table(recipe: Recipe, source: Any) -> Table:
     """A source, or a list of cells for a model with a single input."""
-    single = next(iter(recipe.inputs)) if len(recipe.inputs) == 1 else None
+    asked = recipe.inputs or recipe.outputs  # a language model goes on from a text
+    single = next(iter(asked)) if len(asked) == 1 else None
     if isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
         source = [source]
     if isinstance(source, np.ndarray) and source.dtype.names is None and single is not None:

@@ -11,6 +11,7 @@ import torch
 from ..columns import Column
 from ..columns.category import Category
 from ..columns.number import Number
+from ..data.batches import stored_row
 from ..data.prepare import Prepared
 from ..data.table import Table
 
@@ -42,7 +43,10 @@ def data_facts(
             counts, edges = torch.histogram(whole, bins=30)
             entry["histogram"] = {"edges": edges.tolist(), "rows": counts.long().tolist()}
         if column.role == "input":
-            entry["examples"] = [column.show(values[int(row)]) | labels(columns, prepared, int(row)) for row in some]
+            entry["examples"] = [
+                column.show(stored_row(prepared.columns[name], int(row))) | labels(columns, prepared, int(row))
+                for row in some
+            ]
         about[name] = entry
     for name in table.columns:
         if name not in columns:
@@ -71,7 +75,7 @@ def class_counts(column: Category, values: torch.Tensor, rows: np.ndarray[Any, A
 def labels(columns: Mapping[str, Column], prepared: Prepared, row: int) -> dict[str, str]:
     """The row's outputs in words."""
     shown = [
-        column.show(prepared.columns[name].values[row]).get("text", "")
+        column.show(stored_row(prepared.columns[name], row)).get("text", "")
         for name, column in columns.items()
         if column.role == "output"
     ]

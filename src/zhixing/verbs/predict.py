@@ -61,14 +61,15 @@ def predict_table(
     Raises:
         DataError: an input column is missing.
     """
-    missing = [name for name in recipe.inputs if name not in table.columns]
+    asked = list(recipe.inputs or recipe.outputs)  # a language model goes on from a text
+    missing = [name for name in asked if name not in table.columns]
     if missing:
         raise DataError(
             f"the model reads {', '.join(map(repr, missing))}, which this table lacks",
             place=table.name,
             mend=f"It has: {', '.join(table.columns)}.",
         )
-    inputs = {name: columns[name] for name in recipe.inputs}
+    inputs = {name: columns[name] for name in asked}
     size = max(LEAST_RUN, RUN_BYTES // max(1, sum(column.blank(1)[0].nbytes for column in inputs.values())))
     parts, problems = [], list(table.problems)
     for start in range(0, max(1, table.rows), size):

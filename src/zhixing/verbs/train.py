@@ -18,8 +18,10 @@ from torch import nn
 from .. import recipe as recipes
 from ..columns import Column
 from ..columns.augment import AUGMENTS
+from ..columns.column import Ragged
 from ..console import Console
 from ..data.batches import Batch, Batches, ColumnBatch, Order
+from ..data.packing import pack
 from ..data.prepare import Prepared, prepare
 from ..data.source import open_source
 from ..data.split import split
@@ -86,7 +88,7 @@ def train(
         Stopped: a signal asked to stop.
     """
     console = console or Console(quiet=True)
-    table = open_source(source)
+    table = recipes.reshaped(open_source(source), raw)
     done = complete(raw, table, encoder, source=describe_source(source, table))
     recipe = Recipe(done.raw)
     for name in recipe.data.unused:
@@ -126,7 +128,7 @@ def resume(
         console.say(f"{path} is finished; there is nothing to resume")
         return run
     recipe = run.recipe()
-    table = open_source(recipe.data.source if source is None else source)
+    table = recipes.reshaped(open_source(recipe.data.source if source is None else source), recipe.plain())
     columns, prepared = make_data(recipe, table, console)
     was = run.read_json("environment.json")
     if was is not None and was["data_fingerprint"] != prepared.fingerprint:
@@ -234,6 +236,11 @@ def tell_problems(prepared: Prepared, folder: Path, console: Console) -> None:
 def work(session: Session) -> RunFolder:
     """Build, train, evaluate, report."""
     run, recipe, console = session.folder, session.recipe, session.console
+    blocks = pack(session.prepared, session.columns, seed=recipe.seed)
+    if blocks is not session.prepared:
+        sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in blocks.split.items())
+        console.say(f"texts are packed into blocks: {sizes}")
+        session.prepared = blocks
     with exclusive(run.path), reproducible(recipe.training.threads), asked_to_stop() as stop, console:
         model = session.model
         model.to(session.device).channels_last()
@@ -277,7 +284,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
     order = Order(rows, batch_size, seed=recipe.seed, odds=odds, lengths=batches.lengths(rows))
     precision = precision_for(session, model, batches, min(batch_size, len(rows)))
     options = Options(
-        total_steps=max(1, round(training.epochs * order.steps_per_epoch)),
+        total_steps=max(1, round(epochs_of(session) * order.steps_per_epoch)),
         validate_every=training.validate_every or order.steps_per_epoch,
         log_every=min(training.log_every, order.steps_per_epoch),
         checkpoint_every=training.checkpoint_every,
@@ -321,6 +328,19 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         hooks=hooks,
         writer=Writer(run.checkpoints, keep=training.keep_checkpoints, logs=[run.path / "metrics.jsonl"]),
     )
+
+
+def epochs_of(session: Session) -> float:
+    """How often each training row is to be seen: as asked, or until so many tokens of texts have been learned from."""
+    training = session.recipe.training
+    if training.tokens is None:
+        return training.epochs
+    stored = [session.prepared.columns[name] for name in session.recipe.outputs]
+    rows = session.prepared.split["train"]
+    tokens = sum(int(one.lengths_of(rows).sum()) for one in stored if isinstance(one, Ragged))
+    if not tokens:
+        raise RecipeError(["training.tokens: no output is a text; give training.epochs"])
+    return training.tokens / tokens
 
 
 def row_odds(session: Session) -> np.ndarray[Any, Any]:
@@ -436,7 +456,7 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     run, console = session.folder, session.console
     part = next(name for name in ("test", "validation", "train") if len(session.prepared.split[name]))
     rows = session.prepared.split[part]
-    seen = collect(model, batches, rows, EXACT, with_answers=True)
+    seen = collect(model, batches, rows, EXACT, with_answers=bool(model.inputs))
     outputs = examine(model, session.columns, session.prepared.columns, session.table, seen)
     run.write_json("evaluation.json", {"split": part, "rows": len(rows), "outputs": outputs})
     write_report(run.path)
@@ -444,5 +464,7 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     run.write_weights(model.state_dict())
     metrics = {name: entry["metrics"] for name, entry in outputs.items()}
     console.close()
+    if batches.steps:
+        console.say(f"{batches.padding / batches.steps:.1%} of all steps in batches were padding")
     console.say(f"{part} ({len(rows):,} rows): {headline(metrics)}")
     console.say(f"run: {run.path}   report: {run.path / 'report.html'}")

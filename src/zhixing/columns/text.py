@@ -1,0 +1,347 @@
+"""``text``: prose, read as a row of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from ..errors import DataError
+from .column import (
+    Claim,
+    Column,
+    Finding,
+    Locate,
+    Spec,
+    Tensorized,
+    is_bytes,
+    is_list,
+    is_text,
+    sample,
+    text_of,
+    whole,
+)
+from .ragged import append, first, flags, keep_rows, list_lengths, owners
+from .segment import HAN, KANA, is_of, segmentation
+from .tokenizers import TOKENIZERS, Plan, Tokenizer, Words, choose, enough, load
+from .vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, commonest
+
+__all__ = ["Text"]
+
+MOST = 512  # tokens of a row, where nothing else is asked for
+BLOCK = 256  # the same, where texts are packed
+PORTION = 2**20  # characters that a tokenizer is given at a time
+SHOWN = 300  # characters
+
+
+class Cells(NamedTuple):
+    """Cells read: a text each, or the words of all texts behind each other with ``lengths`` [N] of them.
+
+    ``null`` [N] is True where a cell is missing or cannot be read.
+    """
+
+    strings: pa.Array
+    lengths: NDArray[np.int64] | None
+    null: NDArray[np.bool_]
+    findings: list[Finding]
+
+
+class Text(Column):
+    """Prose as a row of tokens. A list of strings in a cell is a text that is already cut into words.
+
+    The tokenizer learns from training rows alone, drawn at random where they hold more than 33 million characters.
+    Left open, it is ``character`` where most letters are of a script without spaces (Chinese, Japanese, Thai);
+    ``bpe`` where training rows hold 100,000 characters, from which pairs of bytes can be counted; and where there is
+    less text, ``word`` for an input and ``character`` for an output. Lists of words are always ``word``: one token
+    each, so that labels can stand beside them.
+
+    ==============  ===================================================  =================
+    tokenizer       tokens                                               comes back
+    ==============  ===================================================  =================
+    word            words and punctuation marks                          spaced as usual
+    character       Unicode characters                                   exactly, if known
+    byte            bytes of UTF-8                                       exactly
+    bpe             common strings of bytes                              exactly
+    wordpiece       words, rare ones in pieces                           spaced as usual
+    sentencepiece   common strings of characters, rare ones in bytes     exactly, but U+2581
+    ==============  ===================================================  =================
+
+    The ids are 0 padding, 1 unknown, 2 begin, 3 end, then the vocabulary. The texts of an output end with an end token,
+    so that a model can learn where to stop: an empty text is that token alone. A longer text than ``length`` is kept
+    cut, and told of; then it has no end.
+
+    >>> from pathlib import Path
+    >>> column = Text(tokenizer="word")
+    >>> column.fit(pa.chunked_array([["the cat sat", "the dog"]]), Path)
+    >>> column.tensorize(pa.array(["the cow sat"]), Path).values.tolist()
+    [4, 1, 7]
+    """
+
+    type = "text"
+    kind = "tokens"
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Annotated[
+            Literal["word", "character", "byte", "bpe", "wordpiece", "sentencepiece"] | None,
+            Field(description="what a token is; left open, chosen by the script and the amount of training text"),
+        ] = None,
+        vocabulary: Annotated[
+            int, Field(ge=8, description="most different tokens; little text gives fewer, and byte has 260 always")
+        ] = 8000,
+        normalise: Annotated[
+            Literal["nfkc", "nfc", "none"],
+            Field(description="Unicode form: nfc changes nothing that is seen; nfkc also makes wide letters narrow"),
+        ] = "nfc",
+        lowercase: Annotated[bool, Field(description="whether capital letters become small")] = False,
+        segment: Annotated[
+            Literal["auto", "rjieba", "character", "none"],
+            Field(description="how words are found in Chinese and Japanese (word only); auto: by the training rows"),
+        ] = "auto",
+        at_least: Annotated[
+            int, Field(ge=1, description="rarer words in training rows are unknown (word and character)")
+        ] = 1,
+        length: Annotated[
+            int | None,
+            Field(ge=1, description="most tokens of a row; left open, the longest training row's, up to 512"),
+        ] = None,
+        packed: Annotated[
+            bool,
+            Field(description="language models: texts stand behind each other in rows of `length` tokens, none is cut"),
+        ] = False,
+    ) -> None:
+        self.tokenizer: str | None = tokenizer
+        self.segment: str = segment
+        self.length, self.packed = length, packed
+        self.vocabulary, self.at_least = vocabulary, at_least
+        self.normalise, self.lowercase = normalise, lowercase
+        self.fitted: Tokenizer | None = None
+        self.lists = False  # whether training cells are lists of words
+        self.measured: dict[str, float] = {}
+
+    @property
+    def chunk(self) -> int:
+        return min(8192, max(64, 2**21 // (self.length or MOST)))
+
+    @classmethod
+    def claims(cls, values: pa.ChunkedArray, name: str) -> Claim | None:
+        if not is_text(values.type):
+            return None
+        cells = sample(values)
+        if not cells or len(set(cells)) < 0.5 * len(cells):
+            return None
+        text = "".join(cells)
+        letters = sum(map(str.isalpha, text))
+        if letters < 0.5 * sum(not character.isspace() for character in text):
+            return None  # numbers, codes
+        words = sum(len(cell.split()) for cell in cells) / len(cells)
+        chinese = len(is_of(HAN + KANA).findall(text)) / len(cells)
+        if words >= 3:
+            return Claim(0.55, f"{words:.1f} words on average in {len(cells)} sampled cells")
+        if chinese >= 8:
+            return Claim(0.55, f"{chinese:.1f} Chinese or Japanese characters on average in {len(cells)} sampled cells")
+        return None
+
+    @property
+    def codec(self) -> Tokenizer:
+        """The fitted tokenizer."""
+        assert self.fitted is not None, "fit comes first"
+        return self.fitted
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are, the four special ones among them."""
+        return self.codec.size
+
+    def read(self, values: pa.Array) -> Cells:
+        values = whole(values)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if not is_list(values.type):
+            strings, findings = strings_of(values)
+            return Cells(self.normal(strings), None, flags(strings.is_null()), findings)
+        lengths, null = list_lengths(values), flags(values.is_null())
+        strings, broken = strings_of(values.flatten())
+        rows = owners(lengths)
+        findings = [Finding(int(rows[finding.index]), finding.reason) for finding in broken]
+        null[[finding.index for finding in findings]] = True
+        return Cells(self.normal(strings), lengths, null, findings)
+
+    def normal(self, strings: pa.Array) -> pa.Array:
+        if self.normalise != "none":
+            strings = pc.utf8_normalize(strings, form=self.normalise.upper())
+        return pc.utf8_lower(strings) if self.lowercase else strings
+
+    def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
+        parts = [self.read(chunk) for chunk in values.chunks]
+        self.lists = is_list(values.type)
+        strings = pa.chunked_array([part.strings for part in parts], pa.string()).drop_null()
+        if not pc.max(pc.binary_length(strings)).as_py():  # null or 0
+            raise DataError("no training row holds a text", place=f"a {self.role} of type text")
+        self.fitted = self.learn_words(strings) if self.lists else self.learn(strings.to_pylist())
+        encoded = [self.encode(part) for part in parts]
+        lengths = np.concatenate([lengths[present] for _, lengths, present in encoded])
+        ids = np.concatenate([ids for ids, _, _ in encoded])
+        self.measured = {
+            "longest": int(lengths.max(initial=0)),
+            "median": float(np.median(lengths)) if len(lengths) else 0.0,
+            "unknown": float((ids == UNKNOWN).mean()) if len(ids) else 0.0,
+        }
+        if self.length is None and self.packed:
+            self.length = BLOCK
+        elif self.length is None:
+            self.length = min(max(int(self.measured["longest"]), 1), MOST)
+
+    def learn(self, texts: list[str]) -> Tokenizer:
+        """A tokenizer from training texts; what was left open is settled."""
+        texts = list(enough(texts))
+        self.tokenizer = self.tokenizer or choose(texts, self.role)
+        if self.segment == "auto":
+            self.segment = segmentation(texts) if self.tokenizer == "word" else "none"
+        return TOKENIZERS[self.tokenizer].train(texts, Plan(self.vocabulary, self.at_least, self.segment))
+
+    def learn_words(self, words: pa.ChunkedArray) -> Tokenizer:
+        """A vocabulary from training rows that are words already."""
+        self.check_words()
+        self.tokenizer = "word"
+        self.segment = "none" if self.segment == "auto" else self.segment
+        counts = {item["values"]: item["counts"] for item in words.value_counts().to_pylist()}
+        return Words(commonest(counts, self.vocabulary - len(SPECIAL), self.at_least), self.segment)
+
+    def check_words(self) -> None:
+        if self.tokenizer not in (None, "word"):
+            raise DataError(
+                f"lists of words are one token a word, which the tokenizer {self.tokenizer} does not keep",
+                place=f"a {self.role} of type text",
+                mend="Set its tokenizer to word, or give the text uncut.",
+            )
+
+    def encode(self, cells: Cells) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids [S], lengths [N] and which cells are present [N]; nothing is cut."""
+        if cells.lengths is None:
+            ids, lengths = self.encode_texts(cells.strings)
+        else:
+            self.check_words()
+            assert isinstance(self.fitted, Words)
+            ids, lengths = self.fitted.look_up(cells.strings), cells.lengths
+        ids, lengths = keep_rows(ids, lengths, ~cells.null)
+        if self.role == "output":
+            return *append(ids, lengths, ~cells.null, END), ~cells.null
+        return ids, lengths, lengths > 0
+
+    def encode_texts(self, strings: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        done = [self.codec.encode(part) for part in portions(pc.fill_null(strings, "").to_pylist())]
+        if not done:
+            return np.zeros(0, np.int32), np.zeros(0, np.int64)
+        return np.concatenate([ids for ids, _ in done]), np.concatenate([lengths for _, lengths in done])
+
+    def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
+        assert self.length is not None, "fit comes first"
+        cells = self.read(values)
+        ids, lengths, present = self.encode(cells)
+        findings = [*cells.findings]
+        for row in np.flatnonzero(present & self.blank_cells(cells)):
+            reason = (
+                "blank text: white space alone" if cells.lengths is None and str(cells.strings[row]) else "empty text"
+            )
+            findings.append(Finding(int(row), reason, "suspect"))
+        for row in np.flatnonzero(lengths > self.length) if not self.packed else ():
+            reason = f"{lengths[row]} tokens, of which the first {self.length} are kept"
+            findings.append(Finding(int(row), reason, "suspect"))
+        if not self.packed:
+            ids, lengths = first(ids, lengths, self.length)
+        return Tensorized(ids, present, sorted(findings, key=lambda finding: finding.index), lengths=lengths)
+
+    @staticmethod
+    def blank_cells(cells: Cells) -> NDArray[np.bool_]:
+        """Which cells [N] hold nothing that is seen."""
+        if cells.lengths is not None:
+            return np.asarray(cells.lengths == 0)
+        blank = pc.equal(pc.utf8_trim_whitespace(cells.strings), "")
+        return flags(pc.fill_null(blank, False))
+
+    def spec(self) -> Spec:
+        assert self.length is not None, "fit comes first"
+        return Spec("tokens", (self.length,), self.codec.size)
+
+    def restore(self, values: Tensor) -> list[Any]:
+        """Ids [N, T] to text, up to the end token; to lists of words, where training cells are such."""
+        rows = []
+        for row in values.tolist():
+            ids = row[: row.index(END)] if END in row else row
+            rows.append([token for token in ids if token not in (PAD, BEGIN)])
+        return [self.tokens_of(row) if self.lists else self.codec.decode(row) for row in rows]
+
+    def tokens_of(self, ids: Sequence[int]) -> list[str]:
+        """What each id stands for, for a person."""
+        return [SPECIAL[token] if token < len(SPECIAL) else self.codec.piece(token) for token in map(int, ids)]
+
+    def token_bytes(self) -> list[int] | None:
+        """How many bytes of UTF-8 each id stands for, where that is known; the end of a text counts as a line break."""
+        counts = self.codec.bytes_of_pieces()
+        return None if counts is None else [int(token == END) or count for token, count in enumerate(counts)]
+
+    def show(self, value: Tensor) -> dict[str, str]:
+        cell = self.restore(value[None])[0]
+        text = " ".join(cell) if isinstance(cell, list) else cell
+        return {"text": text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"}
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "tokenizer": self.tokenizer,
+            "vocabulary": self.vocabulary,
+            "normalise": self.normalise,
+            "lowercase": self.lowercase,
+            "segment": self.segment,
+            "at_least": self.at_least,
+            "length": self.length,
+            "packed": self.packed,
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {"tokenizer": self.codec.state(), "lists": self.lists, "measured": self.measured}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        assert self.tokenizer is not None, "settings are resolved before a state is taken back"
+        self.fitted = load(self.tokenizer, state["tokenizer"])
+        self.lists, self.measured = bool(state["lists"]), dict(state["measured"])
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "tokenizer": self.tokenizer,
+            "vocabulary": self.vocabulary_size,
+            "longest": self.measured["longest"],
+            "median length": self.measured["median"],
+            "unknown tokens": round(self.measured["unknown"], 4),
+        }
+
+
+def strings_of(values: pa.Array) -> tuple[pa.Array, list[Finding]]:
+    """Cells as strings, null where they are missing; and what is not UTF-8.
+
+    Raises:
+        DataError: cells that are no single value.
+    """
+    if is_bytes(values.type):
+        return text_of(values)
+    try:
+        return pc.cast(values, pa.string()), []
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(f"cells stored as {values.type} hold no text", place="a column of type text") from None
+
+
+def portions(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in runs of no more than about a million characters: a tokenizer needs a hundred bytes for each."""
+    start = held = 0
+    for place, text in enumerate(texts):
+        held += len(text)
+        if held >= PORTION or place + 1 == len(texts):
+            yield texts[start : place + 1]
+            start, held = place + 1, 0
