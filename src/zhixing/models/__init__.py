@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .alexnet import AlexNet
 from .cnn import CNN
+from .conformer import Conformer
 from .efficientnet import (
     EfficientNetB0,
     EfficientNetB1,
@@ -63,6 +64,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "vit": ViT,
     "text_cnn": TextCNN,
     "tcn": TCN,
+    "conformer": Conformer,
     "bag": Bag,
     "sasrec": SASRec,
     "gru4rec": GRU4Rec,
