@@ -52,7 +52,17 @@ def main() -> None:
     path, held_out = entries()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch) / "run"
-        command = [sys.executable, "-m", "zhixing", "train", str(path), "--recipe", "language-model", "--out", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "zhixing",
+            "train",
+            str(path),
+            "--recipe",
+            "language-model",
+            "--out",
+            str(folder),
+        ]
         command += ["--json", "--set", f"training.tokens={given.tokens}", *given.set]
         started = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from .data import DOWNLOADS, fashion_mnist, photo_patches
+from .command import trained
+from .data import fashion_mnist, photo_patches
 
 IMAGE = "inputs.image.encoder"
 PROGRAMS = {  # name: (what is typed after `zhixing train`, least accuracy)
@@ -28,20 +25,6 @@ PROGRAMS = {  # name: (what is typed after `zhixing train`, least accuracy)
     "fashion-mnist": ("fashion-mnist --recipe fashion-mnist-cnn", 0.92),
     "colour-photos": ("downloads/photo-patches --recipe photos-small", 0.90),
 }
-
-
-def run(arguments: str, seed: int, folder: Path) -> tuple[float, float]:
-    """Test accuracy and whole-process seconds of one command."""
-    command = [sys.executable, "-m", "zhixing", "train", *arguments.split(), "--seed", str(seed)]
-    started = time.perf_counter()
-    done = subprocess.run(
-        [*command, "--out", str(folder), "--json"], capture_output=True, text=True, check=False,
-        cwd=DOWNLOADS.parent, env={**os.environ, "ZHIXING_DATA": str(DOWNLOADS)},
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    seconds = time.perf_counter() - started
-    return json.loads(done.stdout.splitlines()[-1])["metrics"]["label"]["accuracy"], seconds
 
 
 def main() -> None:
@@ -56,8 +39,8 @@ def main() -> None:
             photo_patches()
         arguments, least = PROGRAMS[name]
         with tempfile.TemporaryDirectory() as folder:
-            found = [run(arguments, seed, Path(folder) / str(seed)) for seed in range(given.seeds)]
-        accuracy = [one[0] for one in found]
+            found = [trained(f"{arguments} --seed {seed}", Path(folder) / str(seed)) for seed in range(given.seeds)]
+        accuracy = [metrics["label"]["accuracy"] for metrics, _ in found]
         line = {
             "program": name,
             "command": f"zhixing train {arguments}",

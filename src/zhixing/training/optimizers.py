@@ -122,7 +122,7 @@ def muon(
     matrices = [
         module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.startswith("heads.") and module.weight.requires_grad
+        if isinstance(module, nn.Linear) and is_hidden(name) and module.weight.requires_grad
     ]
     chosen = {id(weight) for weight in matrices}
     groups = parameter_groups(model, weight_decay)
@@ -135,6 +135,11 @@ def muon(
     if rest:
         out.append(AdamW(rest, lr=adam_lr, fused=fused(model)))
     return out
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a layer is between others: not a head's own, but that of a decoder's blocks within a head is."""
+    return not name.startswith("heads.") or ".blocks." in name
 
 
 def rate(lr: float | str) -> float:

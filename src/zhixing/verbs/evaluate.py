@@ -220,7 +220,7 @@ def examine(
 
 def answer_metrics(head: Head, column: Column, seen: Collected, name: str) -> dict[str, float]:
     """Figures of the answers as a person reads them, such as how near a translation comes."""
-    if type(head).answer_metrics is Head.answer_metrics:
+    if type(head).answer_metrics is Head.answer_metrics or name not in seen.answers:
         return {}
     kept = seen.present[name]
     answers = head.decode(seen.answers[name][kept], column)[""]
