@@ -14,15 +14,13 @@ import gzip
 import json
 import lzma
 import re
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .command import trained
 from .data import english_dictionary
 
 HELD_OUT, VALIDATION = 2_000_000, 200_000
@@ -52,34 +50,20 @@ def main() -> None:
     path, held_out = entries()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch) / "run"
-        command = [
-            sys.executable,
-            "-m",
-            "zhixing",
-            "train",
-            str(path),
-            "--recipe",
-            "language-model",
-            "--out",
-            str(folder),
-        ]
-        command += ["--json", "--set", f"training.tokens={given.tokens}", *given.set]
-        started = time.perf_counter()
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = time.perf_counter() - started
+        more = [f"training.tokens={given.tokens}", *given.set]
+        metrics, seconds = trained("entries.parquet --recipe language-model", folder, more, source=path)
         evaluation = json.loads((folder / "evaluation.json").read_text("utf-8"))["outputs"]["text"]
-    print(json.dumps(
-        {
-            "command": "zhixing train entries.parquet --recipe language-model",
-            "tokens": given.tokens,
-            "seconds": round(seconds),
-            "held_out_bytes": len(held_out),
-            "bits_per_byte": round(json.loads(done.stdout.splitlines()[-1])["metrics"]["text"]["bits_per_byte"], 4),
-            "gzip_9": round(8 * len(gzip.compress(held_out, 9)) / len(held_out), 4),
-            "xz_9": round(8 * len(lzma.compress(held_out, preset=9)) / len(held_out), 4),
-            "samples": evaluation["samples"][:3],
-        }
-    ))  # fmt: skip
+    line = {
+        "command": "zhixing train entries.parquet --recipe language-model",
+        "tokens": given.tokens,
+        "seconds": round(seconds),
+        "held_out_bytes": len(held_out),
+        "bits_per_byte": round(metrics["text"]["bits_per_byte"], 4),
+        "gzip_9": round(8 * len(gzip.compress(held_out, 9)) / len(held_out), 4),
+        "xz_9": round(8 * len(lzma.compress(held_out, preset=9)) / len(held_out), 4),
+        "samples": evaluation["samples"][:3],
+    }
+    print(json.dumps(line, ensure_ascii=False))
 
 
 if __name__ == "__main__":

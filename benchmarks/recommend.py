@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -26,23 +23,13 @@ import torch
 
 import zhixing as zx
 
+from .command import trained
 from .data import movielens
 
 
 def read() -> list[dict[str, str]]:
     with movielens().open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def train(path: Path, folder: str, recipe: str, target: str, seed: int, more: list[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "zhixing", "train", str(path), "--target", target, "--recipe", recipe]
-    command += ["--seed", str(seed), "--out", folder, "--json"]
-    if more:
-        command += ["--set", *more]
-    started = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"][target]
-    return {"metrics": metrics, "seconds": round(time.perf_counter() - started)}
 
 
 def rating(seed: int, more: list[str]) -> dict[str, Any]:
@@ -56,24 +43,22 @@ def rating(seed: int, more: list[str]) -> dict[str, Any]:
         writer.writerow(["user", "item", "rating", "split"])
         writer.writerows([row["user"], row["item"], row["rating"], part] for row, part in zip(rows, parts, strict=True))
     with tempfile.TemporaryDirectory() as scratch:
-        found = train(path, f"{scratch}/run", "ratings", "rating", seed, more)
+        command = "rating.csv --target rating --recipe ratings"
+        metrics, seconds = trained(f"{command} --seed {seed}", Path(scratch) / "run", more, source=path)
     return {
         "task": "rating",
-        "command": "zhixing train rating.csv --target rating --recipe ratings",
+        "command": f"zhixing train {command}",
         "seed": seed,
-        "rmse": round(found["metrics"]["rmse"], 4),
-        "seconds": found["seconds"],
+        "rmse": round(metrics["rating"]["rmse"], 4),
+        "seconds": round(seconds),
         "rmse_of_deviations": round(deviations(rows, parts), 4),
     }
 
 
 def deviations(rows: list[dict[str, str]], parts: np.ndarray) -> float:
     """Mean, and what a film and a person are above it (each shrunk by five ratings), on the test rows."""
-    kept = [
-        (row["user"], row["item"], float(row["rating"]))
-        for row, part in zip(rows, parts, strict=True)
-        if part != "test"
-    ]
+    known = [row for row, part in zip(rows, parts, strict=True) if part != "test"]
+    kept = [(row["user"], row["item"], float(row["rating"])) for row in known]
     mean = float(np.mean([one[2] for one in kept]))
     item: dict[str, list[float]] = defaultdict(list)
     for _, name, value in kept:
@@ -105,25 +90,24 @@ def following(seed: int, more: list[str]) -> dict[str, Any]:
         writer.writerow(["user", "item", "time"])
         writer.writerows([row["user"], row["item"], row["time"]] for row in rows)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = f"{scratch}/run"
-        found = train(path, folder, "next-item", "item", seed, more)
+        folder, command = Path(scratch) / "run", "log.csv --target item --recipe next-item"
+        _, seconds = trained(f"{command} --seed {seed}", folder, more, source=path)
         scores = network_scores(zx.load(folder), [seen[user][:-1] for user in users], place)
     counts = np.zeros(len(films))
     for user in users:
         for film in seen[user][:-2]:
             counts[place[film]] += 1
+    histories = [[place[film] for film in seen[user][:-2]] for user in users]
     models = {
         "network": scores,
         "popularity": np.tile(counts, (len(users), 1)),
-        "matrix_factorisation": factorised(
-            [[place[film] for film in seen[user][:-2]] for user in users], len(films), seed
-        ),
+        "matrix_factorisation": factorised(histories, len(films), seed),
     }
     out: dict[str, Any] = {
         "task": "next",
-        "command": "zhixing train log.csv --target item --recipe next-item",
+        "command": f"zhixing train {command}",
         "seed": seed,
-        "seconds": found["seconds"],
+        "seconds": round(seconds),
     }
     for name, table in models.items():
         ranks = []

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
 import zhixing as zx
 
+from .command import trained
 from .data import czech_speech
 
 
@@ -52,25 +50,16 @@ def main() -> None:
     given = parser.parse_args()
     path = utterances(given.utterances)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = f"{scratch}/run"
-        command = [sys.executable, "-m", "zhixing", "train", str(path), "--target", "text", "--recipe", "speech"]
-        command += ["--epochs", str(given.epochs), "--out", folder, "--json"]
-        if given.set:
-            command += ["--set", *given.set]
-        started = time.perf_counter()
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = time.perf_counter() - started
+        folder = Path(scratch) / "run"
+        command = f"split.jsonl --target text --recipe speech --epochs {given.epochs:g}"
+        metrics, seconds = trained(command, folder, given.set, source=path)
         learned = zx.load(folder).evaluate(part="train")
     line = {
-        "command": f"zhixing train split.jsonl --target text --recipe speech --epochs {given.epochs:g}",
+        "command": f"zhixing train {command}",
         "utterances": given.utterances,
         "seconds": round(seconds),
         "cer_of_training": round(learned["text"]["cer"], 4),
-        "held_out": {
-            name: round(value, 4)
-            for name, value in json.loads(done.stdout.splitlines()[-1])["metrics"]["text"].items()
-            if name in ("cer", "wer")
-        },
+        "held_out": {name: round(metrics["text"][name], 4) for name in ("cer", "wer")},
     }
     print(json.dumps(line))
 

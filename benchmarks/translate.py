@@ -11,10 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 import zhixing as zx
 from zhixing.heads.text import overlap
 
+from .command import trained
 from .data import translation
 from .near import groups_of_near_duplicates, held_out
 
@@ -55,9 +53,8 @@ def baselines(path: Path, language: str) -> dict[str, dict[str, float]]:
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=200_000)
     known = vectors.fit_transform([row["en"] for row in train])
     asked = vectors.transform([row["en"] for row in test])
-    nearest = np.concatenate(
-        [np.asarray((asked[i : i + 500] @ known.T).argmax(1)).ravel() for i in range(0, len(test), 500)]
-    )
+    parts = [(asked[start : start + 500] @ known.T).argmax(1) for start in range(0, len(test), 500)]
+    nearest = np.concatenate([np.asarray(part).ravel() for part in parts])
     return {
         "copy": rounded(overlap([row["en"] for row in test], truth)),
         "translation_memory": rounded(overlap([train[i][language] for i in nearest], truth)),
@@ -78,18 +75,13 @@ def main() -> None:
     path = pairs(given.language)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch) / "run"
-        command = [sys.executable, "-m", "zhixing", "train", str(path), "--target", given.language]
-        command += ["--recipe", "translation", "--epochs", str(given.epochs), "--out", str(folder), "--json"]
-        if given.set:
-            command += ["--set", *given.set]
-        started = time.perf_counter()
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        seconds = time.perf_counter() - started
-        metrics = json.loads(done.stdout.splitlines()[-1])["metrics"][given.language]
+        command = f"split.tsv --target {given.language} --recipe translation --epochs {given.epochs:g}"
+        found, seconds = trained(command, folder, given.set, source=path)
+        metrics = found[given.language]
         run = zx.load(folder)
         said = run.predict([SENTENCE])[given.language].to_pylist()[0]
     line = {
-        "command": f"zhixing train split.tsv --target {given.language} --recipe translation --epochs {given.epochs:g}",
+        "command": f"zhixing train {command}",
         "seconds": round(seconds),
         "model": rounded({name: metrics[name] for name in ("bleu", "chrf", "exact", "perplexity")}),
         **baselines(path, given.language),
