@@ -101,8 +101,7 @@ def build_head(settings: Any, column: Column, fusion: Fusion, encoders: list[Enc
     kind = HEADS[settings.type]
     width = encoders[0].token_width if kind.reads == "tokens" and len(encoders) == 1 else fusion.width
     head = kind(width, column, **own(settings, kind))
-    if len(encoders) == 1:
-        head.meet(encoders[0])
+    head.meet(encoders)
     return head
 
 

@@ -227,6 +227,9 @@ class Audio(Column):
     def frames(self, samples: int) -> int:
         return 1 + (samples - self.frame) // self.step
 
+    def steps_of(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([self.frames(int(samples)) if samples else 0 for samples in lengths], np.int64)
+
     def spectrum(self) -> Spectrum:
         return Spectrum(
             self.features,

@@ -163,6 +163,10 @@ class Column(ABC):
     def spec(self) -> Spec:
         """What an encoder of this column gets."""
 
+    def steps_of(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many steps an encoder gets of rows of these stored lengths."""
+        return lengths
+
     def stem(self) -> Stem:
         """The step from stored tensors to what an encoder takes, on the device and inside the model."""
         return Stem()

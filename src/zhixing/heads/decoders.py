@@ -20,12 +20,13 @@ from ..layers.normalise import Norm
 from ..layers.positions import PositionKind
 from ..layers.recurrent import AdditiveAttention
 from ..layers.transformer import Cache, Depth, Dropout, Heads, Transformer, TransformerSettings, Width
-from ..models.encoding import Encoder, Encoding
+from ..models.encoding import Encoding
 from .search import Search, search
 
 __all__ = ["CTC", "DECODERS", "Decoder", "RecurrentDecoder", "TransformerDecoder"]
 
 Smoothing = Annotated[float, Field(ge=0, lt=1, description="label smoothing")]
+NOTHING = -1e4  # the logarithm of no chance; finite, and within half precision
 
 
 class Decoder(nn.Module):
@@ -53,9 +54,6 @@ class Decoder(nn.Module):
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         """The texts [B, T'] that are found for the encodings, perhaps going on from a prompt [B, T]."""
         raise AssertionError(f"{type(self).__name__} has no write")
-
-    def meet(self, encoder: Encoder) -> None:
-        """Look at the encoder before training."""
 
 
 class Forced(Decoder):
@@ -291,7 +289,6 @@ class CTC(Decoder):
     """
 
     goal, forced = "cer", False
-    shrink = 1
 
     def __init__(self, width_in: int, vocabulary: int, length: int) -> None:
         super().__init__()
@@ -303,17 +300,20 @@ class CTC(Decoder):
         scores: Tensor = self.out(encoding.tokens).float().log_softmax(-1)
         if encoding.mask is None:
             return scores
-        nothing = torch.full_like(scores[0, 0], -1e4)
+        nothing = torch.full_like(scores[0, 0], NOTHING)
         nothing[PAD] = 0.0
         return torch.where(encoding.mask[:, :, None], scores, nothing)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        steps = torch.full((len(target),), prediction.shape[1], device=target.device)
+        """Of a row whose input has too few steps for its text the loss is 0: nothing can be learned of it."""
         lengths = ((target > PAD) & (target != END)).sum(1)
+        # Padding may not count as steps: there, a text that is too long would be possible, at the cost of NOTHING.
+        place = torch.arange(1, prediction.shape[1] + 1, device=target.device)
+        steps = torch.where(prediction[:, :, END] > NOTHING, place, 0).amax(1)
         losses = F.ctc_loss(
             prediction.transpose(0, 1), target, steps, lengths, blank=PAD, reduction="none", zero_infinity=True
         )
-        return losses / lengths.clamp(min=1)
+        return losses / (target > PAD).sum(1).clamp(min=1)
 
     def keep(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The likeliest text, one token a step, [B, S]."""

@@ -5,6 +5,7 @@ Shape legend: B rows, D width of the encoding, C classes, K quantities.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -73,8 +74,8 @@ class Head(nn.Module):
         """What a report shows beside the metrics, as JSON."""
         return {}
 
-    def meet(self, encoder: Encoder) -> None:
-        """Look at the encoder of the only input, before training: a head may check that it fits, or share a table."""
+    def meet(self, encoders: Sequence[Encoder]) -> None:
+        """Look at the encoders of all inputs, before training: a head may check that they fit, or share a table."""
 
     def baseline(self, column: Column) -> None:
         """Start from what is known before any input is seen (class frequencies, the mean), where that helps."""

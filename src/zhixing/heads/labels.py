@@ -6,6 +6,7 @@ Shape legend: B rows, T tokens that an encoder read, L labels of the longest tar
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from ..columns import Column
 from ..columns.labels import Labels
-from ..models.encoding import Encoding
+from ..errors import UsageError
+from ..models.encoding import Encoder, Encoding
 from .category import per_class
 from .head import Head, rounded
 
@@ -146,6 +148,23 @@ class LabelsHead(Head):
             "per_class": [dict(zip(names, row, strict=True)) for row in zip(column.classes, *figures, strict=True)],
             "unread_labels": int((target > 0).sum() - real.sum()),
         }
+
+    def meet(self, encoders: Sequence[Encoder]) -> None:
+        """Raises UsageError where the head would not read one token for each step of a single input."""
+        place, mend = "an output of type labels", "Its only input is to be the words, and its encoder one of tokens."
+        if len(encoders) != 1:
+            raise UsageError(
+                f"labels stand beside the tokens of one input, and there are {len(encoders)} inputs",
+                place=place,
+                mend=mend,
+            )
+        accepts, shrink = (getattr(encoders[0], name, default) for name, default in (("accepts", ()), ("shrink", 1)))
+        if shrink != 1 or (accepts and not {"tokens", "sequence"} & set(accepts)):
+            raise UsageError(
+                f"labels need an encoder with a token for each step, which {type(encoders[0]).__name__} has not",
+                place=place,
+                mend=mend,
+            )
 
     def baseline(self, column: Column) -> None:
         assert isinstance(column, Labels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..columns import Column
 from ..columns.text import Text
 from ..columns.vocabulary import PAD
-from ..models.encoding import Encoder, Encoding
+from ..models.encoding import Encoding
 from .decoders import CTC, DECODERS, Decoder, Forced
 from .head import Head
 from .search import Search
@@ -79,9 +79,6 @@ class TextHead(Head):
     def answer_metrics(self, answers: list[Any], truth: list[Any]) -> dict[str, float]:
         exact = sum(said == true for said, true in zip(answers, truth, strict=True)) / max(1, len(truth))
         return {"exact": exact, **overlap(answers, truth), **error_rates(answers, truth)}
-
-    def meet(self, encoder: Encoder) -> None:
-        self.decoder.meet(encoder)
 
 
 def overlap(answers: list[str], truth: list[str]) -> dict[str, float]:

@@ -140,7 +140,7 @@ class Conformer(Encoder):
         self.blocks = nn.ModuleList(ConformerBlock(width, heads, kernel, dropout) for _ in range(depth))
         self.positions = Rotary(width // heads)
         self.width = self.token_width = width
-        self.shrink: int = subsample
+        self.shrink = subsample
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
         x_BTD, mask = self.subsample(values, mask)

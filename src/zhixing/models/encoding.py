@@ -43,6 +43,7 @@ class Encoder(nn.Module):
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset()
+    shrink: int = 1  # steps that one token stands for
     width: int
     token_width: int
 

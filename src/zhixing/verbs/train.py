@@ -39,6 +39,7 @@ from ..training.precision import Precision, choose_precision, count_multiplicati
 from ..training.rate_finder import find_rate
 from ..training.schedules import SCHEDULES
 from ..training.surroundings import StopRequest, asked_to_stop, reproducible, torch_device
+from .alignment import alignable
 from .complete import complete
 from .evaluate import EXACT, collect, examine, headline, stratify_by, validation
 from .facts import data_facts
@@ -101,6 +102,7 @@ def train(
     where = torch_device(device)
     recipe = resolved(recipe, columns, where)
     model = build(recipe, columns, done.modules)  # one that cannot be built is told of before anything is written
+    prepared = alignable(prepared, table, columns, model)
     folder = claim_folder(out, table.name)
     write_whole(folder / "recipe.yaml", recipes.dump(recipe.plain()).encode())  # from here on it can be resumed
     run = RunFolder(folder)
@@ -130,6 +132,10 @@ def resume(
     recipe = run.recipe()
     table = recipes.reshaped(open_source(recipe.data.source if source is None else source), recipe.plain())
     columns, prepared = make_data(recipe, table, console)
+    name = next((name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"), None)
+    modules = {name: encoder} if name is not None and encoder is not None else {}
+    model = build(recipe, columns, modules)
+    prepared = alignable(prepared, table, columns, model)
     was = run.read_json("environment.json")
     if was is not None and was["data_fingerprint"] != prepared.fingerprint:
         raise RunError(
@@ -139,9 +145,6 @@ def resume(
         )
     if was is None:  # killed before it had written all that comes before training
         write_data(run, table, recipe, columns, prepared, {})
-    name = next((name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"), None)
-    modules = {name: encoder} if name is not None and encoder is not None else {}
-    model = build(recipe, columns, modules)
     return work(Session(run, recipe, table, columns, prepared, torch_device(device), console, model, {}))
 
 
@@ -241,17 +244,20 @@ def work(session: Session) -> RunFolder:
         sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in blocks.split.items())
         console.say(f"texts are packed into blocks: {sizes}")
         session.prepared = blocks
-    with exclusive(run.path), reproducible(recipe.training.threads), asked_to_stop() as stop, console:
+    with exclusive(run.path), reproducible(recipe.training.threads), console:
         model = session.model
         model.to(session.device).channels_last()
         batches = Batches(session.prepared.columns, session.device)
-        loop = make_loop(session, model, batches, stop)
-        assert loop.writer is not None
-        with loop.writer:
-            take_up(session, loop)
-            loop.run()
+        with asked_to_stop() as stop:
+            loop = make_loop(session, model, batches, stop)
+            assert loop.writer is not None
+            with loop.writer:
+                take_up(session, loop)
+                loop.run()
         if stop.signum and not (loop.progress.stopped_early or loop.progress.step == loop.options.total_steps):
             raise Stopped(stop.signum, run.path, loop.progress.step)
+        # From here on a signal ends the process at once: the last checkpoint is on disk, and a resumed run does what
+        # follows again.
         model.load_state_dict(loop.chosen_weights())
         finish(session, model, batches, loop)
     return run
