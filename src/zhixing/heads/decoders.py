@@ -193,7 +193,7 @@ class TransformerDecoder(Forced):
                     mend="Give a shorter one.",
                 )
             read = torch.cat([read, torch.where(prompt == END, PAD, prompt.abs())], dim=1)
-            most = min(most, self.length - read.shape[1])
+            most = min(most, self.length - read.shape[1] + 1)  # the last one is not read
         real, x_BTD = read > PAD, self.vectors(read)
         source, source_real = None, None
         if self.prefix:

@@ -230,7 +230,8 @@ def answer_metrics(head: Head, column: Column, seen: Collected, name: str) -> di
 def samples(model: Model, columns: Mapping[str, Column], name: str, target: Tensor) -> list[dict[str, str]]:
     """How a language model goes on from the beginnings of some held-out texts."""
     device = next(model.parameters()).device
-    prompt = target[: min(SAMPLES, len(target)), :PROMPT].abs().to(device)
+    most = min(PROMPT, columns[name].spec().shape[0] // 2)
+    prompt = target[: min(SAMPLES, len(target)), :most].abs().to(device)
     if not len(prompt):
         return []
     blank = blank_encoding(len(prompt), device)
