@@ -297,7 +297,8 @@ class CTC(Decoder):
         self.out = nn.Linear(width_in, vocabulary)
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
-        scores: Tensor = self.out(encoding.tokens).float().log_softmax(-1)
+        scores: Tensor = self.out(encoding.tokens)
+        scores = scores.log_softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         if encoding.mask is None:
             return scores
         nothing = torch.full_like(scores[0, 0], NOTHING)

@@ -158,8 +158,9 @@ class LabelsHead(Head):
                 place=place,
                 mend=mend,
             )
-        accepts, shrink = (getattr(encoders[0], name, default) for name, default in (("accepts", ()), ("shrink", 1)))
-        if shrink != 1 or (accepts and not {"tokens", "sequence"} & set(accepts)):
+        # A module of somebody's own need not say what it accepts.
+        accepts: frozenset[str] = getattr(encoders[0], "accepts", frozenset())
+        if getattr(encoders[0], "shrink", 1) != 1 or (accepts and not accepts & {"tokens", "sequence"}):
             raise UsageError(
                 f"labels need an encoder with a token for each step, which {type(encoders[0]).__name__} has not",
                 place=place,

@@ -71,14 +71,20 @@ class TextHead(Head):
 
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
         if isinstance(self.decoder, CTC):
-            return error_rates(column.restore(prediction), column.restore(target))
+            return error_rates(as_texts(column.restore(prediction)), as_texts(column.restore(target)))
         loss, right, tokens, bytes_ = prediction.double().sum(0).tolist()
         out = {"perplexity": math.exp(min(loss / max(tokens, 1), 700)), "token_accuracy": right / max(tokens, 1)}
         return out | ({"bits_per_byte": loss / math.log(2) / bytes_} if bytes_ else {})
 
     def answer_metrics(self, answers: list[Any], truth: list[Any]) -> dict[str, float]:
         exact = sum(said == true for said, true in zip(answers, truth, strict=True)) / max(1, len(truth))
+        answers, truth = as_texts(answers), as_texts(truth)
         return {"exact": exact, **overlap(answers, truth), **error_rates(answers, truth)}
+
+
+def as_texts(cells: list[Any]) -> list[str]:
+    """Cells that are lists of words as texts with spaces."""
+    return [" ".join(cell) if isinstance(cell, list) else cell for cell in cells]
 
 
 def overlap(answers: list[str], truth: list[str]) -> dict[str, float]:
