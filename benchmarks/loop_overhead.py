@@ -34,7 +34,7 @@ from zhixing.training.loop import Hooks, Loop, Options, Validation
 from zhixing.training.optimizers import adamw
 from zhixing.training.precision import Precision, choose_precision, count_multiplications
 from zhixing.training.schedules import SCHEDULES
-from zhixing.verbs.evaluate import collect, validation
+from zhixing.verbs.collect import collect, validation
 
 MODELS: dict[str, tuple[dict[str, object], dict[str, object], int, int]] = {  # encoder, picture, rows, epochs
     "mlp": ({"name": "mlp", "widths": [64, 64]}, {}, 60000, 1),

@@ -17,7 +17,7 @@ from zhixing.errors import UsageError
 from zhixing.model import Model
 from zhixing.models.encoding import Encoder, Encoding
 from zhixing.run import build_model
-from zhixing.verbs.evaluate import EXACT, collect
+from zhixing.verbs.collect import EXACT, collect
 
 ROWS = 24
 

@@ -129,7 +129,7 @@ def train(
         >>> run.predict({"x": [0.0, 1.0]})["label"].to_pylist()
         ['no', 'yes']
     """
-    from .verbs.evaluate import rows_as_columns
+    from .verbs.sources import rows_as_columns
     from .verbs.train import train as train_verb
 
     raw = assemble(

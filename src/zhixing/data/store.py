@@ -285,8 +285,8 @@ def read_entry(entry: Path, rows: int) -> Encoded:
             raise Damaged("it is of other rows or of an unknown type")
         shape = tuple(int(side) for side in about["shape"])
         lengths = column_of(entry / "lengths", np.int64, rows if about["ragged"] else 0)
-        if len(lengths) and lengths.min() < 0:
-            raise Damaged("lengths: a row has less than no steps")
+        if len(lengths) and not 0 <= lengths.min() <= lengths.max() <= (entry / "values").stat().st_size:
+            raise Damaged("lengths: a row has less than no steps, or more than there are")
         values = mapped(entry / "values", about["dtype"], (int(lengths.sum()) if about["ragged"] else rows, *shape))
         present = column_of(entry / "present", np.bool_, rows)
         hashes = column_of(entry / "hashes", np.uint64, rows)
@@ -301,11 +301,10 @@ def read_entry(entry: Path, rows: int) -> Encoded:
 def mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     if not math.prod(shape):  # there is nothing to map in an empty file
         return np.zeros(shape, dtype)
-    # Mode "c" maps pages that could be written without touching the file, which is what torch wants.
-    values = np.memmap(path, dtype, "c", shape=shape)
-    if values.nbytes != path.stat().st_size:
+    if math.prod(shape) * np.dtype(dtype).itemsize != path.stat().st_size:
         raise Damaged("values: the size is not what was written")
-    return values
+    # Mode "c" maps pages that could be written without touching the file, which is what torch wants.
+    return np.memmap(path, dtype, "c", shape=shape)
 
 
 def column_of(path: Path, dtype: Any, count: int) -> NDArray[Any]:

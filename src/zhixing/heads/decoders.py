@@ -15,11 +15,21 @@ from torch import Tensor, nn
 
 from ..columns.vocabulary import BEGIN, END, PAD
 from ..errors import DataError, UsageError
+from ..layers.attention import Attention
 from ..layers.feedforward import FeedForwardKind
 from ..layers.normalise import Norm
 from ..layers.positions import PositionKind
 from ..layers.recurrent import AdditiveAttention
-from ..layers.transformer import Cache, Depth, Dropout, Heads, Transformer, TransformerSettings, Width
+from ..layers.transformer import (
+    Cache,
+    Depth,
+    Dropout,
+    Heads,
+    Transformer,
+    TransformerBlock,
+    TransformerSettings,
+    Width,
+)
 from ..models.encoding import Encoding
 from .search import Search, search
 
@@ -54,6 +64,10 @@ class Decoder(nn.Module):
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         """The texts [B, T'] that are found for the encodings, perhaps going on from a prompt [B, T]."""
         raise AssertionError(f"{type(self).__name__} has no write")
+
+    def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
+        """Where the decoder looks in the input as it writes each token of the targets, [B, T, S]; None if nowhere."""
+        return None
 
 
 class Forced(Decoder):
@@ -212,6 +226,25 @@ class TransformerDecoder(Forced):
 
         return search(self.scores(hidden[torch.arange(rows, device=last.device), last]), cache, advance, settings, most)
 
+    def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
+        """Attention of the last block to the input, as the mean over heads."""
+        block = self.stack.blocks[-1]
+        assert isinstance(block, TransformerBlock)
+        if block.cross is None:
+            return None
+        attention, seen = block.cross.branch, list[Tensor]()
+        assert isinstance(attention, Attention)
+
+        def note(module: nn.Module, given: Any, named: dict[str, Any]) -> None:
+            seen.append(attention.weights(*given, **named))
+
+        handle = attention.register_forward_pre_hook(note, with_kwargs=True)
+        try:
+            self(encoding, target)
+        finally:
+            handle.remove()
+        return seen[0]
+
 
 def real_of(encoding: Encoding) -> Tensor:
     """Which tokens of an encoding are real, [B, S]."""
@@ -274,6 +307,13 @@ class RecurrentDecoder(Forced):
             one, memory = self.step(tokens, memory)
             scores.append(one)
         return torch.stack(scores, dim=1)
+
+    def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
+        memory, weights = self.remember(encoding), []
+        for tokens in shifted(target).unbind(1):
+            weights.append(self.attention(memory.source, memory.real, memory.state)[1])
+            _, memory = self.step(tokens, memory)
+        return torch.stack(weights, dim=1)
 
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         begin = torch.full((len(encoding.pooled),), BEGIN, device=encoding.pooled.device)

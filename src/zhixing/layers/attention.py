@@ -139,6 +139,21 @@ class Attention(nn.Module):
             keys_BGSC = rotation.turn(keys_BGSC)
         return KeysValues(keys_BGSC, self.split(self.value(source_BSD)))
 
+    def weights(self, x_BTD: Tensor, source: Tensor, mask: Mask = OPEN) -> Tensor:
+        """How much each token of x takes from each of a source's, as the mean over heads: [B, T, S], for people.
+
+        What is computed is never made of these: the fused kernel does not write them down.
+        """
+        query_BHTC, (keys_BGSC, _) = self.split(self.query(x_BTD)), self.keys_values(source)
+        keys_BHSC = keys_BGSC.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        scores = query_BHTC.float() @ keys_BHSC.float().transpose(2, 3) / self.head_width**0.5
+        if mask.scores is not None and mask.scores.dtype == torch.bool:
+            scores = scores.masked_fill(~mask.scores, float("-inf"))
+        elif mask.scores is not None:
+            scores = scores + mask.scores
+        out: Tensor = scores.softmax(-1).mean(1)
+        return out
+
     def split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], -1, self.head_width).transpose(1, 2)
 

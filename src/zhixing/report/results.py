@@ -26,7 +26,7 @@ def output_section(title: str, result: dict[str, Any]) -> Html:
     """Everything that was measured of one output."""
     kind = f' <span class="kind">{esc(result["type"])}</span>' if result.get("type") else ""
     beside = Html(f'<div class="beside">{_confusion(result)}{_plots(title, result)}</div>')
-    parts = [_metrics(result), beside, _classes(result), _mistakes(result), _samples(result)]
+    parts = [_metrics(result), beside, _classes(result), _mistakes(result), _samples(result), _attention(result)]
     return Html(f'<section class="output"><h3>{name(title, 120)}{kind}</h3>{join(parts)}</section>')
 
 
@@ -145,6 +145,26 @@ def _samples(result: dict[str, Any]) -> Html:
         for one in map(mapping, sequence(result.get("samples")))
     ]
     return table(("given", "written"), rows, caption="How the model goes on") if rows else Html("")
+
+
+def _attention(result: dict[str, Any]) -> Html:
+    """Where the model looked in one text as it wrote another: a square for each pair of tokens."""
+    looked = mapping(result.get("attention"))
+    read, written = (sequence(looked.get(key)) for key in ("read", "written"))
+    weights = [sequence(row) for row in sequence(looked.get("weights"))]
+    if not weights or len(weights) != len(written):
+        return Html("")
+    heads = join(Html(f'<th scope="col"><span>{name(token, 20)}</span></th>') for token in read)
+    lines = []
+    for token, row in zip(written, weights, strict=True):
+        shares = [min(max(number(weight) or 0.0, 0.0), 1.0) for weight in row]
+        cells = join(Html(f'<td style="background:rgba(0,114,178,{share:.2f})"></td>') for share in shares)
+        lines.append(Html(f'<tr><th scope="row">{name(token, 20)}</th>{cells}</tr>'))
+    caption = "Attention for one text"
+    grid = f'<thead><tr class="steep"><td class="corner">written ↓<br>read →</td>{heads}</tr></thead>'
+    whole = Html(f'<table class="confusion"><caption>{caption}</caption>{grid}<tbody>{join(lines)}</tbody></table>')
+    told = note("The deeper, the more the last block took from that token of what it read (mean over heads).")
+    return Html(f"<div>{scrolling(whole, caption)}{told}</div>")
 
 
 def _said(value: object) -> Html:

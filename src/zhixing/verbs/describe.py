@@ -29,7 +29,7 @@ from ..training.optimizers import OPTIMIZERS, prime, state_tensors
 from ..training.precision import choose_precision, count_multiplications
 from ..training.surroundings import torch_device
 from .complete import complete
-from .evaluate import stratify_by, tell_broken
+from .sources import stratify_by, tell_broken
 from .train import describe_source
 
 __all__ = ["describe", "show"]

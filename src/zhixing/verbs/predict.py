@@ -22,7 +22,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..columns import Column
-from ..columns.image import SUFFIXES
 from ..console import Console
 from ..data.batches import Batches
 from ..data.prepare import encode_all
@@ -32,7 +31,8 @@ from ..errors import DataError, UsageError
 from ..model import Model
 from ..recipe import Recipe
 from ..run import finite
-from .evaluate import EXACT, as_table, collect
+from .collect import EXACT, collect
+from .sources import SUFFIXES, as_table
 
 __all__ = ["predict", "predict_command", "predict_table"]
 
