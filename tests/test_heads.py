@@ -406,3 +406,49 @@ def test_heads_start_from_what_is_known_of_the_training_rows() -> None:
     head = CategoryHead(2, column)
     head.baseline(column)
     torch.testing.assert_close(head.linear.bias.softmax(-1), torch.tensor([0.6, 0.3, 0.1]))
+
+
+# --- catalogues of many classes
+
+
+def catalogue(classes: int, sampled: int | None, width: int = 6) -> Any:
+    from zhixing.columns.category import Category
+    from zhixing.heads import CategoryHead
+
+    column = Category()
+    column.classes, column.counts = [str(place) for place in range(classes)], [1] * classes
+    torch.manual_seed(0)
+    return CategoryHead(width, column, sampled=sampled), column
+
+
+def test_sampled_softmax_estimates_the_whole_one() -> None:
+    head, _ = catalogue(200, 40)
+    encoding = Encoding(torch.randn(4, 6), torch.randn(4, 1, 6))
+    target = torch.tensor([0, 7, 7, 199])
+    whole = torch.nn.functional.cross_entropy(head.linear(encoding.pooled), target, reduction="none")
+    drawn = torch.stack([head.loss(head(encoding, target), target) for _ in range(800)])
+    # The sum over classes is estimated without bias; its logarithm nearly so.
+    sums = (drawn + head.linear(encoding.pooled).gather(1, target[:, None])[:, 0]).exp().mean(0)
+    true = (whole + head.linear(encoding.pooled).gather(1, target[:, None])[:, 0]).exp()
+    torch.testing.assert_close(sums, true, rtol=0.02, atol=0)
+    assert head(encoding, target).shape == (4, 41)
+    head.eval()
+    assert head(encoding, target).shape == (4, 200)
+    torch.testing.assert_close(head.loss(head(encoding, target), target), whole)
+
+
+def test_few_classes_are_not_sampled() -> None:
+    head, _ = catalogue(30, 40)
+    assert not head.forced
+    assert head(Encoding(torch.randn(2, 6), torch.randn(2, 1, 6))).shape == (2, 30)
+
+
+def test_ranks_beside_their_definition() -> None:
+    head, column = catalogue(150, None)
+    logits, target = torch.randn(300, 150), torch.randint(150, (300,))
+    order = logits.argsort(1, descending=True)
+    places = [row.tolist().index(int(true)) for row, true in zip(order, target, strict=True)]
+    got = head.metrics(logits, target, column)
+    assert got["hit_rate_10"] == pytest.approx(np.mean([place < 10 for place in places]))
+    gains = [1 / np.log2(place + 2) if place < 10 else 0 for place in places]
+    assert got["ndcg_10"] == pytest.approx(np.mean(gains))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,10 @@ class CategoryHead(Head):
 
     Loss is cross-entropy, or focal loss (Lin et al., "Focal loss for dense object detection", 2017), which counts rows
     that are already right for less. Prediction [B, C] logits, target [B] int64.
+
+    Where classes are very many, ``sampled`` of them, drawn anew in each step, stand for all that are wrong while
+    training (Bengio and Senecal 2008; uniform, so that each counts for C / sampled): prediction [B, 1 + sampled], the
+    truth first. Afterwards all are ranked.
     """
 
     goal, higher = "accuracy", True
@@ -51,21 +56,39 @@ class CategoryHead(Head):
             BeforeValidator(words_as_keys),
             Field(description="balanced: each class counts the same in all; or a weight for each class"),
         ] = "none",
+        sampled: Annotated[
+            int | None, Field(ge=1, description="wrong classes drawn in each step of training; open: all")
+        ] = None,
     ) -> None:
         super().__init__()
         assert isinstance(column, Category)
         self.kind, self.smoothing, self.gamma = loss, smoothing, gamma
         self.classes = len(column.classes)
         self.linear = nn.Linear(width, self.classes)
+        self.sampled = sampled if sampled is not None and sampled < self.classes - 1 else None
+        self.forced = self.sampled is not None  # type: ignore[misc]
         weights = weights_of(class_weights, column)
         self.register_buffer("class_weight", weights, persistent=False)
         self.class_weight: Tensor | None
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
+        if self.sampled is not None and self.training and target is not None:
+            return self.some(encoding.pooled, target, self.sampled)
         out: Tensor = self.linear(encoding.pooled)
         return out
 
+    def some(self, pooled: Tensor, target: Tensor, count: int) -> Tensor:
+        """Logits of each row's own class, then of ``count`` drawn ones; those that are the row's own do not count."""
+        drawn = torch.randint(self.classes, (count,), device=pooled.device)
+        weight, bias = self.linear.weight, self.linear.bias
+        own = (pooled * weight[target]).sum(1) + bias[target]
+        others = F.linear(pooled, weight[drawn], bias[drawn]) + math.log((self.classes - 1) / count)
+        others = others.masked_fill(drawn == target[:, None], -1e4)
+        return torch.cat([own[:, None].to(others.dtype), others], dim=1)
+
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if self.sampled is not None and prediction.shape[1] == 1 + self.sampled:
+            target = torch.zeros_like(target)
         rows = F.cross_entropy(prediction, target, reduction="none", label_smoothing=self.smoothing)
         if self.kind == "focal":
             sure = prediction.log_softmax(-1).gather(-1, target[:, None])[:, 0]
@@ -100,6 +123,10 @@ class CategoryHead(Head):
         }
         if self.classes > 10:
             out["top_5_accuracy"] = (logits.topk(5).indices == target[:, None]).any(1).double().mean()
+        if self.classes > 100:  # a catalogue rather than classes: what counts is what stands at its head
+            rank = (logits > logits.gather(1, target[:, None])).sum(1)
+            out["hit_rate_10"] = (rank < 10).double().mean()
+            out["ndcg_10"] = torch.where(rank < 10, 1 / (rank + 2).double().log2(), 0.0).mean()
         if self.classes == 2 and 0 < int(target.sum()) < len(target) and not bool(logits.isnan().any()):
             score = (logits[:, 1] - logits[:, 0]).sigmoid()
             out["auroc"] = tm.binary_auroc(score, target)

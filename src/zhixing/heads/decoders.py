@@ -199,15 +199,11 @@ class TransformerDecoder(Forced):
 
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         rows = len(encoding.pooled)
-        read = torch.full((rows, 1), BEGIN, device=encoding.pooled.device)
+        read, room = torch.full((rows, 1), BEGIN, device=encoding.pooled.device), None
         if prompt is not None:
-            if prompt.shape[1] > self.length // 2:
-                raise DataError(
-                    f"a beginning has {prompt.shape[1]} tokens, more than half of the {self.length} that are read",
-                    mend="Give a shorter one.",
-                )
-            read = torch.cat([read, torch.where(prompt == END, PAD, prompt.abs())], dim=1)
-            most = min(most, self.length - read.shape[1] + 1)  # the last one is not read
+            given = torch.where(prompt == END, PAD, prompt.abs())
+            longest, room = self.room_after(given)
+            read, most = torch.cat([read, given], dim=1), min(most, longest)
         real, x_BTD = read > PAD, self.vectors(read)
         source, source_real = None, None
         if self.prefix:
@@ -221,10 +217,24 @@ class TransformerDecoder(Forced):
         last = torch.where(real, place, 0).amax(1)
 
         def advance(tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-            hidden, cache = self.stack.step(self.vectors(tokens[:, None]), cache)
+            # Of a text that has ended PAD is read: it takes no place, so that no more than `length` are ever needed.
+            hidden, cache = self.stack.step(self.vectors(tokens[:, None]), cache, tokens[:, None] > PAD)
             return self.scores(hidden[:, 0]), cache
 
-        return search(self.scores(hidden[torch.arange(rows, device=last.device), last]), cache, advance, settings, most)
+        first = self.scores(hidden[torch.arange(rows, device=last.device), last])
+        return search(first, cache, advance, settings, most, room)
+
+    def room_after(self, given: Tensor) -> tuple[int, Tensor]:
+        """How many tokens may follow these beginnings [B, T]: the most of any, and of each [B]. The last of a text is
+        not read, so that it needs no place."""
+        lengths = (given > PAD).sum(1)
+        longest, shortest = (int(lengths.max()), int(lengths.min())) if len(lengths) else (0, 0)
+        if longest > self.length // 2:
+            raise DataError(
+                f"a beginning has {longest} tokens, more than half of the {self.length} that are read",
+                mend="Give a shorter one.",
+            )
+        return self.length - shortest, self.length - lengths
 
     def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
         """Attention of the last block to the input, as the mean over heads."""

@@ -48,14 +48,18 @@ Advance = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
 @torch.no_grad()
-def search(logits: Tensor, state: State, advance: Advance, settings: Search, most: int) -> Tensor:
+def search(
+    logits: Tensor, state: State, advance: Advance, settings: Search, most: int, room: Tensor | None = None
+) -> Tensor:
     """The texts of B rows as tokens [B, T'], T' at most ``most``, each ended by END, then PAD.
+
+    ``room`` [B] is the most of each row, where that is less for some: a text that it cuts off has no END.
 
     ``logits`` [B, V] and ``state`` are what stands after all that was given; ``advance(tokens [B], state)`` gives
     them after one more token. The search stops as soon as all texts have ended.
     """
     if settings.beams > 1:
-        return beam_search(logits, state, advance, settings, most)
+        return beam_search(logits, state, advance, settings, most, room)
     rows = torch.arange(len(logits), device=logits.device)
     ended = torch.zeros_like(rows, dtype=torch.bool)
     used = torch.zeros_like(logits, dtype=torch.bool)
@@ -66,6 +70,8 @@ def search(logits: Tensor, state: State, advance: Advance, settings: Search, mos
         tokens = torch.where(ended, PAD, tokens)
         out.append(tokens)
         ended = ended | (tokens == END)
+        if room is not None:
+            ended = ended | (step + 1 >= room)
         if bool(ended.all()) or step + 1 == most:
             break
         used.scatter_(1, tokens[:, None], True)
@@ -119,7 +125,9 @@ class Beams(NamedTuple):
         return self.totals / ((5 + self.lengths) / 6) ** alpha
 
 
-def beam_search(logits: Tensor, state: State, advance: Advance, settings: Search, most: int) -> Tensor:
+def beam_search(
+    logits: Tensor, state: State, advance: Advance, settings: Search, most: int, room: Tensor | None
+) -> Tensor:
     """The best of K texts of each row. A text that has ended stays among them as it is, until K better ones are there.
 
     What ``repetition_penalty`` does to logits counts in the sums as well.
@@ -137,6 +145,8 @@ def beam_search(logits: Tensor, state: State, advance: Advance, settings: Search
     for step in range(most):
         scores = allowed(penalised(logits.float(), used, settings)).log_softmax(-1).view(batch, width, vocabulary)
         beams, parent = grown(beams, scores, settings.length_penalty)
+        if room is not None:
+            beams = beams._replace(ended=beams.ended | (step + 1 >= room)[:, None])
         if bool(beams.ended.all()) or step + 1 == most:
             break
         chosen, tokens = (first + parent).flatten(), beams.tokens[:, :, -1].flatten()

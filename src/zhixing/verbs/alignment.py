@@ -1,4 +1,5 @@
-"""Rows that CTC cannot learn from: texts with more characters than the input has steps to say them in."""
+"""Outputs that stand along the steps of an input, and rows in which they do not fit: texts with more characters than
+there are steps to say them in (CTC), labels that are more or fewer than the tokens."""
 
 from __future__ import annotations
 
@@ -13,33 +14,57 @@ from ..columns.column import Ragged
 from ..columns.vocabulary import END
 from ..data.prepare import Prepared
 from ..data.table import Problem, Table
+from ..errors import DataError
 from ..heads.decoders import CTC
+from ..heads.labels import LabelsHead
 from ..heads.text import TextHead
 from ..model import Model
-from ..models.encoding import Encoder
 
 __all__ = ["alignable"]
 
 
 def alignable(prepared: Prepared, table: Table, columns: Mapping[str, Column], model: Model) -> Prepared:
-    """The same without the rows whose text is too long for its input; each is told of as a problem."""
+    """The same without the rows whose output does not fit the steps of their input; each is told of as a problem.
+
+    Raises:
+        DataError: none is left to learn from.
+    """
+    source = prepared.columns[model.inputs[0]] if len(model.inputs) == 1 else None
+    if not isinstance(source, Ragged):
+        return prepared
+    column, shrink = columns[model.inputs[0]], int(getattr(model.encoders[0], "shrink", 1))
+    steps = -(-column.steps_of(np.diff(source.offsets)) // shrink)
     for name in model.outputs:
-        head = model.head(name)
-        if not (isinstance(head, TextHead) and isinstance(head.decoder, CTC) and len(model.inputs) == 1):
-            continue
-        source, target = prepared.columns[model.inputs[0]], prepared.columns[name]
-        encoder = model.encoders[0]
-        assert isinstance(encoder, Encoder)
-        if not (isinstance(source, Ragged) and isinstance(target, Ragged)):
-            continue
-        steps = -(-columns[model.inputs[0]].steps_of(np.diff(source.offsets)) // encoder.shrink)
-        need = steps_to_say(target)
-        long = np.flatnonzero((need > steps) & (steps > 0))
-        reason = "the text takes {} steps to say (a repeated character takes two), and the input has {}"
-        told = [Problem(int(row), name, table.where(int(row)), reason.format(need[row], steps[row])) for row in long]
-        split = {part: rows[~np.isin(rows, long)] for part, rows in prepared.split.items()}
+        head, target, reasons = model.head(name), prepared.columns[name], dict[int, str]()
+        if isinstance(target, Ragged) and isinstance(head, TextHead) and isinstance(head.decoder, CTC):
+            reasons = unsayable(target, steps)
+        elif isinstance(target, Ragged) and isinstance(head, LabelsHead):
+            reasons = unpaired(np.diff(target.offsets), columns[name].spec().shape[0], steps, column.spec().shape[0])
+        told = [Problem(row, name, table.where(row), reason) for row, reason in reasons.items()]
+        split = {part: rows[~np.isin(rows, list(reasons))] for part, rows in prepared.split.items()}
+        if len(prepared.split["train"]) and not len(split["train"]):
+            raise DataError(f"no usable row is left to learn from; the first: {told[0]}", place=table.name)
         prepared = replace(prepared, split=split, problems=[*prepared.problems, *told])
     return prepared
+
+
+def unsayable(texts: Ragged, steps: NDArray[np.int64]) -> dict[int, str]:
+    """Rows whose text CTC cannot say in their steps [N], and why."""
+    need = steps_to_say(texts)
+    reason = "the text takes {} steps to say (a repeated character takes two), and the input has {}"
+    long = np.flatnonzero((need > steps) & (steps > 0)).tolist()
+    return {row: reason.format(need[row], steps[row]) for row in long}
+
+
+def unpaired(labels: NDArray[np.int64], most_labels: int, steps: NDArray[np.int64], most_steps: int) -> dict[int, str]:
+    """Rows with more or fewer labels [N] than tokens [N], and why; not where either was cut to the most there may be.
+
+    >>> unpaired(np.array([2, 3, 0, 5]), 9, np.array([2, 2, 7, 4]), 4)
+    {1: '3 labels beside 2 tokens'}
+    """
+    cut = ((labels > steps) & (steps == most_steps)) | ((labels < steps) & (labels == most_labels))
+    wrong = np.flatnonzero((labels > 0) & (labels != steps) & ~cut).tolist()
+    return {row: f"{labels[row]} labels beside {steps[row]} tokens" for row in wrong}
 
 
 def steps_to_say(texts: Ragged) -> NDArray[np.int64]:
