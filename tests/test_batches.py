@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zhixing.data.batches import Batch, Batches, ColumnBatch, Order
+from zhixing.columns.column import Ragged
+from zhixing.data.batches import Batch, Batches, ColumnBatch, Order, stored_row
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
 CPU = torch.device("cpu")
@@ -172,3 +174,143 @@ def test_parts_and_changes_reach_everything() -> None:
     assert part.rows.data_ptr() == batch.rows[2:].data_ptr()
     assert batch.to(CPU) is batch
     assert batch.part(0, 6).share.tolist() == batch.share.tolist()
+
+
+# --- rows of unequal length
+
+LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=60)
+
+
+def ragged(lengths: list[int], width: int = 0, dtype: type = np.int32) -> Ragged:
+    """Rows whose values are all different, and never 0."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    shape = (int(offsets[-1]), *([width] if width else []))
+    return Ragged(torch.from_numpy(1 + np.arange(np.prod(shape), dtype=dtype).reshape(shape)), offsets)
+
+
+@FEW
+@given(LENGTHS, st.sampled_from([0, 1, 3]), st.data())
+def test_a_batch_of_unequal_rows_is_what_one_would_lay_out_by_hand(lengths, width, data) -> None:
+    stored = ragged(lengths, width, np.float32 if width else np.int32)
+    rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=20))
+    values, mask = Batches({"x": stored}, CPU).gather(np.array(rows)).columns["x"]
+    longest = max(1, max(lengths[row] for row in rows))
+    assert values.shape == (len(rows), longest, *([width] if width else []))
+    assert values.dtype == (torch.float32 if width else torch.int64)
+    assert mask is not None
+    for place, row in enumerate(rows):
+        own = stored.row(row)
+        assert torch.equal(values[place, : lengths[row]], own.to(values.dtype))
+        assert torch.equal(stored_row(stored, row), own)
+        assert not values[place, lengths[row] :].any()
+        assert mask[place].tolist() == [step < lengths[row] for step in range(longest)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.float32])
+def test_stored_types_stay_what_they_are_but_for_ids(dtype) -> None:
+    values = Batches({"x": ragged([2, 3], dtype=dtype)}, CPU).gather(np.array([1, 0])).columns["x"].values
+    assert values.numpy().dtype == (np.int64 if dtype == np.int32 else dtype)
+    none = Batches({"x": ragged([0, 0], dtype=dtype)}, CPU).gather(np.array([1, 0])).columns["x"]
+    assert none.values.tolist() == [[0], [0]]
+    assert none.mask is not None
+    assert not none.mask.any()
+
+
+@FEW
+@given(LENGTHS, st.integers(1, 20), st.integers(0, 9), st.integers(1, 9), st.integers(1, 60))
+def test_streams_of_unequal_rows_are_the_same_in_any_blocks(lengths, size, first, more, block) -> None:
+    stored = {"x": ragged(lengths), "y": ragged([*reversed(lengths)], 2, np.float32)}
+    plain = {"label": ColumnBatch(torch.arange(len(lengths)))}
+    batches = Batches({**stored, **plain}, CPU)
+    rows = np.arange(len(lengths))
+    order = Order(rows, size, seed=2, lengths=batches.lengths(rows))
+    batches.block_rows = block
+    for step, batch in enumerate(batches.stream(order, first, first + more), first):
+        wanted = order.at(step)
+        assert batch.rows.tolist() == batch.columns["label"].values.tolist() == wanted.tolist()
+        for name in stored:  # each step is padded to the longest of its own rows, whatever it was fetched with
+            one, other = batch.columns[name], Batches(stored, CPU).gather(wanted).columns[name]
+            assert torch.equal(one.values, other.values)
+            assert torch.equal(one.mask, other.mask)
+    assert gathering() == []
+
+
+@FEW
+@given(LENGTHS, st.integers(1, 20), st.integers(0, 5), st.booleans())
+def test_every_row_once_in_the_order_of_length(lengths, size, seed, shuffle) -> None:
+    rows = np.arange(len(lengths)) * 2 + 5
+    order = Order(rows, size, seed=seed, shuffle=shuffle, lengths=np.array(lengths))
+    length_of = dict(zip(rows.tolist(), lengths, strict=True))
+    for epoch in range(2):
+        steps = [order.at(epoch * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
+        seen = [row for rows_ in steps for row in rows_.tolist()]
+        assert sorted(seen) == rows.tolist()
+        sizes = [len(rows_) for rows_ in steps]
+        assert max(sizes) - min(sizes) <= 1
+        spans = sorted(
+            (min(length_of[row] for row in one), max(length_of[row] for row in one)) for one in map(list, steps)
+        )
+        assert all(one[1] <= other[0] for one, other in pairwise(spans))  # they do not overlap
+        if not shuffle:
+            assert [length_of[row] for row in seen] == sorted(lengths)
+
+
+def test_rows_of_one_length_come_together_and_yet_by_chance() -> None:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(1, 500, 40_000)
+    rows = np.arange(len(lengths))
+    batches = Batches({"x": ragged(lengths.tolist())}, CPU)
+    waste = {}
+    for name, given_ in (("by length", lengths), ("by chance", None)):
+        order = Order(rows, 32, seed=0, lengths=given_)
+        longest = [lengths[order.at(step)].max() for step in range(order.steps_per_epoch)]
+        sizes = [len(order.at(step)) for step in range(order.steps_per_epoch)]
+        waste[name] = 1 - lengths.sum() / (np.array(longest) * sizes).sum()
+    assert waste["by length"] < 0.02
+    assert waste["by chance"] > 0.4
+    order = Order(rows, 32, seed=0, lengths=lengths)
+    means = np.array([lengths[order.at(step)].mean() for step in range(order.steps_per_epoch)])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.1  # long and short batches take no turns
+    assert sorted(order.at(0).tolist()) != sorted(order.at(order.steps_per_epoch).tolist())  # other company each epoch
+    assert order.at(3).tolist() == Order(rows, 32, seed=0, lengths=lengths).at(3).tolist()
+    assert order.at(3).tolist() != Order(rows, 32, seed=1, lengths=lengths).at(3).tolist()
+    assert batches.lengths(np.array([7, 3])).tolist() == lengths[[7, 3]].tolist()
+
+
+def test_lengths_of_several_columns_count_together() -> None:
+    stored = {"x": ragged([1, 2, 3]), "y": ragged([5, 0, 1]), "z": ColumnBatch(torch.zeros(3))}
+    assert Batches(stored, CPU).lengths(np.array([2, 0])).tolist() == [4, 6]
+    assert Batches({"z": stored["z"]}, CPU).lengths(np.array([0])) is None
+    assert Batches(stored, CPU).ragged
+    assert not Batches({"z": stored["z"]}, CPU).ragged
+
+
+def test_padding_is_counted_in_training_alone() -> None:
+    stored = {"x": ragged([1, 4, 0, 3])}
+    batches = Batches(stored, CPU)
+    batches.block_rows = 1
+    rows = np.arange(4)
+    for _ in batches.stream(Order(rows, 2, shuffle=False), 0, 2):
+        pass
+    assert (batches.steps, batches.padding) == (0, 0)
+    order = Order(rows, 2, seed=0)
+    for _ in batches.stream(order, 0, 2):
+        pass
+    by_hand = [2 * max(1, *([1, 4, 0, 3][row] for row in order.at(step))) for step in range(2)]
+    assert (batches.steps, batches.padding) == (sum(by_hand), sum(by_hand) - 8)
+
+
+def test_over_sampled_rows_come_by_length_too() -> None:
+    lengths = np.array([1] * 50 + [9] * 50)
+    odds = np.array([1.0] * 50 + [0.0] * 50)
+    order = Order(np.arange(100), 10, odds=odds, lengths=lengths)
+    assert set(np.concatenate([order.at(step) for step in range(10)]).tolist()) <= set(range(50))
+    even = Order(np.arange(100), 10, odds=np.ones(100), lengths=lengths)
+    mixed = [len(set(lengths[even.at(step)].tolist())) for step in range(even.steps_per_epoch)]
+    assert sum(one > 1 for one in mixed) <= 1
+
+
+def test_parts_of_a_padded_batch_keep_its_length() -> None:
+    batch = Batches({"x": ragged([1, 5, 2])}, CPU).gather(np.array([0, 1, 2]))
+    part = batch.part(0, 1).columns["x"]
+    assert part.values.shape == part.mask.shape == (1, 5)

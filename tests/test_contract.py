@@ -32,7 +32,8 @@ from zhixing.models import ENCODERS, encoders_for
 from zhixing.recipe import Recipe
 from zhixing.run import build_model, make_columns
 from zhixing.settings import parameters_of
-from zhixing.verbs import train as train_verb
+from zhixing.training.loop import Loop
+from zhixing.verbs.train import resume, train
 
 CPU = torch.device("cpu")
 STEPS = [0, 1, None, 6, 2, 4, 3, 5]  # of each row; None: the cell is missing
@@ -423,20 +424,16 @@ class Limit(Exception):  # noqa: N818
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Makes the next training end amid a step."""
-    make = train_verb.make_augment
+    gradients = Loop.gradients
 
     def until(last: int) -> None:
-        def stopping(session: Any) -> Any:
-            change = make(session)
+        def stopping(loop: Loop, batch: Batch) -> Tensor:
+            found = gradients(loop, batch)
+            if loop.progress.step == last:
+                raise Limit
+            return found
 
-            def augment(batch: Batch, step: int) -> Batch:
-                if step == last:
-                    raise Limit
-                return change(batch, step)
-
-            return augment
-
-        monkeypatch.setattr(train_verb, "make_augment", stopping)
+        monkeypatch.setattr(Loop, "gradients", stopping)
 
     yield until
     monkeypatch.undo()
@@ -448,14 +445,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
 ) -> None:
     data, inputs, outputs = log_of(kind)
     recipe = {"inputs": inputs, "outputs": outputs, "training": TRAINING, "seed": 4}
-    alone = train_verb.train(data, recipe, out=tmp_path / "alone", device="cpu").path
+    alone = train(data, recipe, out=tmp_path / "alone", device="cpu").path
     limited(5)
     run = tmp_path / "stopped"
     with pytest.raises(Limit):
-        train_verb.train(data, recipe, out=run, device="cpu")
+        train(data, recipe, out=run, device="cpu")
     assert not (run / "manifest.json").exists()
     monkeypatch.undo()
-    train_verb.resume(run, source=data, device="cpu")
+    resume(run, source=data, device="cpu")
     for name in ("model.safetensors", "metrics.jsonl"):
         one, other = (hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in (alone, run))
         assert one == other, name

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from zhixing.columns import COLUMNS, Column, Finding
+from zhixing.columns.column import Ragged, Tensorized
 from zhixing.columns.image import Image
 from zhixing.data import store
-from zhixing.data.store import cache_folder, encode_column, row_hashes
+from zhixing.data.store import cache_folder, encode_column, hashes_of, row_hashes
 from zhixing.data.table import Table
 from zhixing.errors import DataError
 
@@ -424,3 +425,136 @@ def test_hashes_tell_many_rows_apart() -> None:
     ]
     for rows in cases:
         assert len(np.unique(row_hashes(rows))) == len(rows)
+
+
+# --- rows of unequal length
+
+UNEVEN = {
+    "history": [["x", "y"], [], None, ["y"], ["x", "x", "y", "x"]] * 3,
+    "labels": [["x", "y"], None, ["y"], ["x", "x", "y", "x"], []] * 3,
+    "series": [[1.0, 2.0], [], None, [3.0], [5.0, None, 7.0, 8.0]] * 3,
+    "text": ["x y", "", None, "y", "x x y x"] * 3,
+}
+
+
+def uneven(kind: str) -> tuple[Table, Column]:
+    table = Table(pa.table({"a": UNEVEN[kind]}))
+    return table, fitted(kind, table, "a")
+
+
+def test_all_types_of_unequal_rows_are_here() -> None:
+    ragged = {name for name, column in COLUMNS.items() if column.kind in ("tokens", "sequence")}
+    assert ragged == {*UNEVEN, "audio"}  # the store of sounds is looked at in test_audio_column.py
+
+
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_unequal_rows_come_back_from_the_cache(kind, tmp_path, monkeypatch) -> None:
+    table, column = uneven(kind)
+    without = encode_column(table, "a", column, cache=None)
+    monkeypatch.setattr(type(column), "chunk", 4)
+    for cache in (None, tmp_path, tmp_path):
+        done = encode_column(table, "a", column, cache=cache)
+        assert same(without, done)
+        assert isinstance(done.batch, Ragged)
+        assert isinstance(without.batch, Ragged)
+        assert done.batch.values.dtype == without.batch.values.dtype
+        assert np.array_equal(done.batch.offsets, without.batch.offsets)
+        assert ((np.diff(done.batch.offsets) > 0) <= done.present).all()
+    assert not encoded_anew(table, column, tmp_path, "a")
+    for row in range(5):  # cells that are equal
+        assert torch.equal(done.batch.row(row), done.batch.row(row + 5))
+        assert done.hashes[row] == done.hashes[row + 5]
+
+
+@pytest.mark.parametrize("kind", UNEVEN)
+@pytest.mark.parametrize("name", ["values", "present", "hashes", "lengths", "entry.json"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "emptied", "gone"])
+def test_a_damaged_entry_of_unequal_rows_is_made_again(kind, name, damage, tmp_path) -> None:
+    table, column = uneven(kind)
+    good = encode_column(table, "a", column, cache=tmp_path)
+    values = good.batch.values.clone()
+    (entry,) = (tmp_path / "columns").iterdir()
+    path = entry / name
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": content[:-1], "longer": content + content[-8:], "emptied": b""}[damage])
+    assert encoded_anew(table, column, tmp_path, "a")
+    again = encode_column(table, "a", column, cache=tmp_path)
+    assert torch.equal(again.batch.values, values)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [2, 0, 0, 1, 5, 2, 0, 0, 1, 4, 2, 0, 0, 1, 4],
+        [1] * 15,
+        [-1, 3, 0, 1, 4, 2, 0, 0, 1, 4, 2, 0, 0, 1, 4],
+        [2**62] * 15,
+    ],
+)
+def test_lengths_that_do_not_fit_the_values_are_not_believed(lengths, tmp_path) -> None:
+    table, column = uneven("history")
+    good = encode_column(table, "a", column, cache=None)
+    encode_column(table, "a", column, cache=tmp_path)
+    (entry,) = (tmp_path / "columns").iterdir()
+    stored = np.fromfile(entry / "lengths", np.int64)
+    assert stored.tolist() == [2, 0, 0, 1, 4] * 3
+    assert len(lengths) == len(stored)
+    np.array(lengths, np.int64).tofile(entry / "lengths")
+    assert encoded_anew(table, column, tmp_path, "a")
+    assert same(good, encode_column(table, "a", column, cache=tmp_path))
+
+
+def test_an_entry_is_not_taken_for_one_of_equal_rows(tmp_path) -> None:
+    table, column = uneven("series")
+    encode_column(table, "a", column, cache=tmp_path)
+    (path,) = (tmp_path / "columns").glob("*/entry.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ragged": False}))
+    assert encoded_anew(table, column, tmp_path, "a")
+
+
+def test_a_table_without_a_single_step(tmp_path) -> None:
+    _, column = uneven("history")
+    none = Table(pa.table({"a": pa.array([[], None, []], pa.list_(pa.string()))}))
+    for cache in (None, tmp_path, tmp_path):
+        done = encode_column(none, "a", column, cache=cache)
+        assert isinstance(done.batch, Ragged)
+        assert done.batch.offsets.tolist() == [0, 0, 0, 0]
+        assert not done.present.any()
+        assert len(set(done.hashes.tolist())) == 1
+
+
+ROWS_OF_IDS = st.lists(st.lists(st.integers(1, 5), max_size=6), min_size=1, max_size=30)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(ROWS_OF_IDS, st.integers(0, 9))
+def test_unequal_rows_are_equal_when_their_hashes_are(rows, first) -> None:
+    def hashed(some: list[list[int]]) -> list[int]:
+        flat = np.array([token for row in some for token in row], np.int32)
+        lengths = np.array([len(row) for row in some], np.int64)
+        return hashes_of(Tensorized(flat, lengths > 0, lengths=lengths)).tolist()
+
+    hashes = hashed(rows)
+    assert len(set(hashes)) == len({tuple(row) for row in rows})
+    assert len(set(zip(map(tuple, rows), hashes, strict=True))) == len(set(hashes))
+    cut = min(first, len(rows))  # where a run begins does not matter
+    assert hashed(rows[:cut]) + hashed(rows[cut:]) == hashes if 0 < cut < len(rows) else True
+
+
+def test_hashes_tell_many_unequal_rows_apart() -> None:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(0, 30, 60_000)
+    tokens = draw.integers(1, 40, int(lengths.sum())).astype(np.int32)
+    ends = np.cumsum(lengths)
+    distinct = {tokens[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)}
+    found = hashes_of(Tensorized(tokens, lengths > 0, lengths=lengths))
+    assert len(np.unique(found)) == len(distinct)
+    base = draw.integers(1, 9, 12).astype(np.int32)
+    swapped = np.stack([np.roll(base, turn) for turn in range(12)])
+    kinds = {row.tobytes() for row in swapped}
+    each = np.full(12, 12, np.int64)
+    assert len(set(hashes_of(Tensorized(swapped.ravel(), each > 0, lengths=each)).tolist())) == len(kinds)

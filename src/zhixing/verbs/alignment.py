@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..columns import Column
 from ..columns.column import Ragged
 from ..columns.vocabulary import END
-from ..data.prepare import Prepared
+from ..data.prepare import Prepared, stop_if_too_many
 from ..data.table import Problem, Table
 from ..errors import DataError
 from ..heads.decoders import CTC
@@ -23,11 +23,11 @@ from ..model import Model
 __all__ = ["alignable"]
 
 
-def alignable(prepared: Prepared, table: Table, columns: Mapping[str, Column], model: Model) -> Prepared:
+def alignable(prepared: Prepared, table: Table, columns: Mapping[str, Column], model: Model, on_error: str) -> Prepared:
     """The same without the rows whose output does not fit the steps of their input; each is told of as a problem.
 
     Raises:
-        DataError: none is left to learn from.
+        DataError: they are too many for ``on_error``, or none is left to learn from.
     """
     source = prepared.columns[model.inputs[0]] if len(model.inputs) == 1 else None
     if not isinstance(source, Ragged):
@@ -42,9 +42,11 @@ def alignable(prepared: Prepared, table: Table, columns: Mapping[str, Column], m
             reasons = unpaired(np.diff(target.offsets), columns[name].spec().shape[0], steps, column.spec().shape[0])
         told = [Problem(row, name, table.where(row), reason) for row, reason in reasons.items()]
         split = {part: rows[~np.isin(rows, list(reasons))] for part, rows in prepared.split.items()}
-        if len(prepared.split["train"]) and not len(split["train"]):
-            raise DataError(f"no usable row is left to learn from; the first: {told[0]}", place=table.name)
         prepared = replace(prepared, split=split, problems=[*prepared.problems, *told])
+        if told:
+            stop_if_too_many(table, [one for one in prepared.problems if one.fatal], prepared.broken, on_error)
+        if not len(split["train"]):
+            raise DataError(f"no usable row is left to learn from; the first: {told[0]}", place=table.name)
     return prepared
 
 

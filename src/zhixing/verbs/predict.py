@@ -22,10 +22,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..columns import Column
+from ..columns.column import Ragged
 from ..console import Console
 from ..data.batches import Batches
 from ..data.prepare import encode_all
 from ..data.source import open_source
+from ..data.store import Encoded
 from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
 from ..model import Model
@@ -95,6 +97,8 @@ def answer(
 ) -> tuple[pa.Table, list[Problem]]:
     """Answers for one run of rows."""
     encoded, problems = encode_all(table, inputs)
+    if not model.inputs:
+        problems += too_long(columns, encoded, table)
     good = np.ones(table.rows, bool)
     good[[problem.row for problem in problems if problem.fatal]] = False
     rows = np.flatnonzero(good).astype(np.int64)
@@ -108,6 +112,19 @@ def answer(
         cells = model.head(name).decode(seen.answers[name], columns[name], probabilities=probabilities)
         answers |= {f"{name}_{part}" if part else name: pa.array(found).take(back) for part, found in cells.items()}
     return pa.table(answers), problems
+
+
+def too_long(columns: Mapping[str, Column], encoded: Mapping[str, Encoded], table: Table) -> list[Problem]:
+    """Beginnings that leave a language model too little room to go on from them."""
+    out = []
+    for name, one in encoded.items():
+        length, stored = columns[name].spec().shape[0], one.batch
+        assert isinstance(stored, Ragged)
+        tokens = np.diff(stored.offsets) - one.present  # an output ends with END, which is not read
+        for row in np.flatnonzero(tokens > length // 2).tolist():
+            reason = f"a beginning of {tokens[row]} tokens, more than half of the {length} that are read"
+            out.append(Problem(row, name, table.where(row), reason))
+    return out
 
 
 def predict(

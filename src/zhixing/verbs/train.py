@@ -80,7 +80,7 @@ def train(
     where = torch_device(device)
     recipe = resolved(recipe, columns, where)
     model = build(recipe, columns, done.modules)  # one that cannot be built is told of before anything is written
-    prepared = alignable(prepared, table, columns, model)
+    prepared = alignable(prepared, table, columns, model, recipe.data.on_error)
     folder = claim_folder(out, table.name)
     write_whole(folder / "recipe.yaml", recipes.dump(recipe.plain()).encode())  # from here on it can be resumed
     run = RunFolder(folder)
@@ -113,7 +113,7 @@ def resume(
     name = next((name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"), None)
     modules = {name: encoder} if name is not None and encoder is not None else {}
     model = build(recipe, columns, modules)
-    prepared = alignable(prepared, table, columns, model)
+    prepared = alignable(prepared, table, columns, model, recipe.data.on_error)
     was = run.read_json("environment.json")
     if was is not None and was["data_fingerprint"] != prepared.fingerprint:
         raise RunError(
