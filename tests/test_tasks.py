@@ -513,10 +513,23 @@ def test_decoders_that_need_an_input_are_refused_without_one(tmp_path: Path, dec
     refused(task, tmp_path, UsageError, "Take the transformer decoder")
 
 
-def test_a_text_that_is_asked_of_numbers_is_text_of_their_digits_and_not_the_other_way(tmp_path: Path) -> None:
+def test_numbers_that_are_asked_of_a_text_are_refused(tmp_path: Path) -> None:
     task = ratings({"name": "concat"})
     task.data["stars"] = [" ".join(words) for words in sentences()]
-    refused(task, tmp_path, DataError, "stars|number")
+    refused(task, tmp_path, DataError, "column 'stars', an output of type number: no training row holds a number")
+
+
+def test_a_text_that_is_asked_of_pictures_is_refused(tmp_path: Path) -> None:
+    task = picture_to_text()
+    task.recipe["inputs"]["photo"] = {"type": "text", "encoder": TRANSFORMER}
+    refused(task, tmp_path, DataError, "column 'photo', .*hold no text")
+
+
+def test_a_text_of_numbers_is_that_of_their_digits(tmp_path: Path) -> None:
+    task = text_to_category()
+    task.data["review"] = [row % 7 for row in range(ROWS)]
+    run = trained(task, tmp_path / "run")
+    assert run.predict([3])["kind"].to_pylist() == run.predict(["3"])["kind"].to_pylist()
 
 
 def test_what_an_encoder_does_not_take_is_refused(tmp_path: Path) -> None:

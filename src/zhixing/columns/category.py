@@ -146,11 +146,11 @@ class Category(Column):
         self.classes = natural_order([word for word, rows in count.items() if rows >= floor])
         self.counts = [count[word] for word in self.classes]
         if not self.classes:
-            raise DataError("no training row holds a class", place=f"a {self.role} of type category")
+            raise DataError("no training row holds a class", place=f"an {self.role} of type category")
         if len(self.classes) > self.most:
             raise DataError(
                 f"{len(self.classes)} classes, more than {self.most}, like {shorten(self.classes[0])}",
-                place=f"a {self.role} of type category",
+                place=f"an {self.role} of type category",
                 mend="Leave the column out, give it another type, or raise its setting 'most'.",
             )
 

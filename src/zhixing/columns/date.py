@@ -118,7 +118,7 @@ class Date(Column):
         times, _ = self.read(values)
         times = times[~np.isnan(times)]
         if not len(times):
-            raise DataError("no training row holds a date", place=f"a {self.role} of type date")
+            raise DataError("no training row holds a date", place=f"an {self.role} of type date")
         # A single instant has no spread; what rounding leaves of it must not be blown up into one.
         self.mean, self.std = float(times.mean()), float(times.std()) if np.ptp(times) > 0 else 1.0
         self.has_time = bool((times % DAY != 0).any())

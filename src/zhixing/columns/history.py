@@ -83,7 +83,7 @@ class History(Column):
         self.counts = [counts[word] for word in self.items]
         if not self.items:
             often = f" {self.at_least} times" if counts else ""
-            raise DataError(f"no training row holds an item{often}", place=f"a {self.role} of type history")
+            raise DataError(f"no training row holds an item{often}", place=f"an {self.role} of type history")
         lengths = np.concatenate([lengths for _, lengths, _ in read])
         longer, empty = int((lengths > self.length).sum()), int((lengths == 0).sum())
         self.rows = {"all": len(lengths), "empty": empty, "longer": longer}

@@ -66,7 +66,7 @@ class Labels(Column):
         self.classes = natural_order(list(counts))
         self.counts = [counts[word] for word in self.classes]
         if not self.classes:
-            raise DataError("no training row holds a label", place=f"a {self.role} of type labels")
+            raise DataError("no training row holds a label", place=f"an {self.role} of type labels")
         self.longest = max(int(items.lengths.max(initial=0)) for items in read)
         if self.length is None:
             self.length = min(self.longest, MOST)

@@ -177,7 +177,7 @@ class Number(Column):
         values = whole(values)
         raw, _ = self.read(values, self.length_of(values))
         if np.isnan(raw).all():
-            raise DataError("no training row holds a number", place=f"a {self.role} of type number")
+            raise DataError("no training row holds a number", place=f"an {self.role} of type number")
         self.length = raw.shape[1]
         self.indicator = self.role == "input" and bool(np.isnan(raw).any())
         if self.scale == "quantile":

@@ -263,7 +263,7 @@ class Series(Column):
         return None
 
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
-        place = f"a {self.role} of type series"
+        place = f"an {self.role} of type series"
         if self.role == "output" and self.scale == "row":
             raise DataError(
                 "a forecast that is scaled by itself cannot be brought back to its units",

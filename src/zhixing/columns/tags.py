@@ -89,7 +89,7 @@ class Tags(Column):
             for tag in set(cell or ()):
                 count[tag] = count.get(tag, 0) + 1
         if not count:
-            raise DataError("no training row holds a label", place=f"a {self.role} of type tags")
+            raise DataError("no training row holds a label", place=f"an {self.role} of type tags")
         self.classes = natural_order(list(count))
         self.counts = [count[tag] for tag in self.classes]
 

@@ -184,7 +184,7 @@ class Text(Column):
         self.lists = is_list(values.type)
         strings = pa.chunked_array([part.strings for part in parts], pa.string()).drop_null()
         if not pc.max(pc.binary_length(strings)).as_py():  # null or 0
-            raise DataError("no training row holds a text", place=f"a {self.role} of type text")
+            raise DataError("no training row holds a text", place=f"an {self.role} of type text")
         self.fitted = self.learn_words(strings) if self.lists else self.learn(strings.to_pylist())
         encoded = [self.encode(part) for part in parts]
         lengths = np.concatenate([lengths[present] for _, lengths, present in encoded])
@@ -219,7 +219,7 @@ class Text(Column):
         if self.tokenizer not in (None, "word"):
             raise DataError(
                 f"lists of words are one token a word, which the tokenizer {self.tokenizer} does not keep",
-                place=f"a {self.role} of type text",
+                place=f"an {self.role} of type text",
                 mend="Set its tokenizer to word, or give the text uncut.",
             )
 

@@ -64,7 +64,11 @@ def prepare(
     train = split["train"]
     for name, column in columns.items():
         cells = table[name]
-        column.fit(cells if len(train) == len(cells) else cells.take(pa.array(train)), table.locate)
+        try:
+            column.fit(cells if len(train) == len(cells) else cells.take(pa.array(train)), table.locate)
+        except DataError as error:  # a column does not know what it is called
+            place = f"{table.name}, column {name!r}" + (f", {error.place}" if error.place is not None else "")
+            raise DataError(error.what, place=place, mend=error.mend) from error
     encoded, problems = encode_all(table, columns, cache=cache, progress=progress)
     bad = np.zeros(table.rows, bool)
     bad[[problem.row for problem in problems if problem.fatal]] = True

@@ -180,7 +180,7 @@ def _mistake(row: dict[str, Any]) -> Html:
         f'<p class="said"><span>truth</span> <b>{truth}</b></p>',
         f'<p class="said"><span>predicted</span> <b class="wrong">{prediction}</b></p>',
     ]
-    figures = [f"{key} {figure_text(row[key])}" for key in ("probability", "loss", "error") if key in row]
+    figures = [f"{key} {figure_text(row[key])}" for key in ("probability", "loss", "error") if row.get(key) is not None]
     place = row.get("place") or (f"row {row['row']}" if "row" in row else "")
     small = f'<p class="note">{esc(", ".join(figures))}</p>' if figures else ""
     small += f'<p class="note">{name(place, 70)}</p>' if place else ""
