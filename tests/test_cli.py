@@ -214,7 +214,7 @@ def test_predict_pictures_with_a_broken_one_among_them(zhixing: Zhixing, seeing:
     assert folder.last["rows"] == 40
     mixed = zhixing("predict", seeing, files[0], "people.csv")
     assert mixed.status == 2
-    assert "'people.csv' is not a picture file" in mixed.err
+    assert "'people.csv' is no picture or sound" in mixed.err
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])

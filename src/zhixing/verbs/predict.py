@@ -215,7 +215,7 @@ def table_of(recipe: Recipe, inputs: Sequence[str], folder: Path) -> Table:
         return as_table(recipe, inputs[0])
     strange = [name for name in inputs if Path(name).suffix.lower() not in SUFFIXES]
     if strange:
-        raise UsageError(f"{strange[0]!r} is not a picture file", mend="Give one table, one folder, or picture files.")
+        raise UsageError(f"{strange[0]!r} is no picture or sound", mend="Give one table, one folder, or such files.")
     return as_table(recipe, list(inputs))
 
 
