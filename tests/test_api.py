@@ -209,7 +209,7 @@ def test_a_run_on_data_in_memory_can_be_evaluated_while_it_has_them(flat: zx.Run
 
 
 def test_a_column_that_fits_no_type_is_told_of_though_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = {"x": [float(i) for i in range(40)], "note": [f"a long text, number {i}" * 4 for i in range(40)]}
+    data = {"x": [float(i) for i in range(40)], "note": [f"{i * 7919:x}-{i}z" for i in range(40)]}
     run = zx.train({**data, "label": ["a", "b"] * 20}, epochs=1, out=tmp_path / "r")
     assert "note: not used: no column type fits" in capsys.readouterr().err
     assert run.settings.data.unused == ("note",)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,7 +71,16 @@ def png(shade: int) -> bytes:
     return buffer.getvalue()
 
 
+def clip(seed: int) -> bytes:
+    """A tenth of a second of noise; of silence for 0."""
+    samples = np.random.default_rng(seed).normal(scale=0.1 * (seed > 0), size=1600 + 100 * seed)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="WAV")
+    return file.getvalue()
+
+
 CELLS: dict[str, tuple[list[Any], list[Any]]] = {  # good ones, and others that must not make it raise
+    "audio": ([clip(1), clip(2), clip(3)], [b"", None, b"rubbish", clip(0)]),
     "category": (["cat", "dog", "北京", "cat", " dog "], ["bird", "", None, "  "]),
     "date": (["2026-01-31", "2024-02-29 13:45", "1969-07-20"], ["2026-02-30", "", None, "soon"]),
     "image": ([png(10), png(200), png(90)], [b"", None, b"rubbish", png(3)[:45]]),

@@ -25,7 +25,7 @@ QUIET = Console(quiet=True)
 def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "people.csv"
-    lines = [f"{rng.integers(20, 60)},{rng.choice(['a', 'b'])},{i % 2},{'text ' * 9}{i}" for i in range(60)]
+    lines = [f"{rng.integers(20, 60)},{rng.choice(['a', 'b'])},{i % 2},{i * 7919:x}z{i}" for i in range(60)]
     path.write_text("\n".join(["age,shop [x],label,note", *lines]) + "\n", "utf-8")
     return path
 

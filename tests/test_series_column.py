@@ -289,3 +289,11 @@ def test_a_long_column_against_a_plain_reading_of_each_cell() -> None:
         expected = ((frame - column.mean) / column.std).ffill().fillna(0.0)
         np.testing.assert_allclose(got[row][:, :2], expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(got[row][:, 2:], frame.isna())
+
+
+def test_the_naive_error_is_that_of_repeating_the_step_before() -> None:
+    rows = [[1.0, 4.0, 2.0], [10.0, None, 11.0], [5.0, 5.5, 6.5]]
+    column = Series()
+    column.role = "output"
+    column.fit(pa.chunked_array([rows]), Path)
+    assert column.naive_error == pytest.approx(np.mean([3, 2, 0.5, 1]))  # not from row to row, nor over a gap

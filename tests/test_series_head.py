@@ -138,7 +138,7 @@ def test_metrics_are_in_the_columns_units(features: int) -> None:
     found = forecaster.metrics(prediction, target, column)
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(true[known], said[known]))
     assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(true[known], said[known]))
-    assert set(found) == {"mae", "rmse"}
+    assert set(found) == {"mae", "rmse", "mase"}
     steps = forecaster.examine(prediction, target, column)["per_step"]
     assert [step["step"] for step in steps] == [1, 2, 3, 4]
     for number, step in enumerate(steps):
@@ -189,7 +189,7 @@ def scaled(column: Series, prediction: Tensor) -> np.ndarray[Any, Any]:
 def test_perfect_forecasts_and_splits_without_a_known_value() -> None:
     column = column_of()
     forecaster, target = head(column), drawn(6, HORIZON, FEATURES)
-    assert forecaster.metrics(target, target, column) == {"mae": 0.0, "rmse": 0.0}
+    assert forecaster.metrics(target, target, column) == {"mae": 0.0, "rmse": 0.0, "mase": 0.0}
     nothing = torch.full_like(target, torch.nan)
     assert forecaster.metrics(target, nothing, column) == {}
     assert all(step["mae"] is None for step in forecaster.examine(target, nothing, column)["per_step"])
