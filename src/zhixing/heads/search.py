@@ -56,7 +56,7 @@ def search(
     ``room`` [B] is the most of each row, where that is less for some: a text that it cuts off has no END.
 
     ``logits`` [B, V] and ``state`` are what stands after all that was given; ``advance(tokens [B], state)`` gives
-    them after one more token. The search stops as soon as all texts have ended.
+    them after one more token, PAD for a text that has ended. The search stops as soon as all texts have ended.
     """
     if settings.beams > 1:
         return beam_search(logits, state, advance, settings, most, room)
@@ -75,7 +75,7 @@ def search(
         if bool(ended.all()) or step + 1 == most:
             break
         used.scatter_(1, tokens[:, None], True)
-        logits, state = advance(tokens, state)
+        logits, state = advance(torch.where(ended, PAD, tokens), state)
     return torch.stack(out, dim=1)
 
 
@@ -151,7 +151,7 @@ def beam_search(
             break
         chosen, tokens = (first + parent).flatten(), beams.tokens[:, :, -1].flatten()
         used = used[chosen].scatter(1, tokens[:, None], True)
-        logits, state = advance(tokens, state.pick(chosen))
+        logits, state = advance(torch.where(beams.ended.flatten(), PAD, tokens), state.pick(chosen))
     best = beams.scores(settings.length_penalty).argmax(1)
     return beams.tokens[torch.arange(batch, device=device), best]
 

@@ -35,6 +35,8 @@ class Embedding(Encoder):
         super().__init__()
         self.width = self.token_width = width or min(64, round(1.6 * spec.vocabulary**0.56))
         self.table = nn.Embedding(spec.vocabulary, self.width)
+        # Vectors of about length 1, so that products of two of them start small.
+        nn.init.normal_(self.table.weight, std=self.width**-0.5)
         with torch.no_grad():
             self.table.weight[-2:] = 0
 
