@@ -61,6 +61,8 @@ def test_a_transcript_that_is_too_long_is_named_and_left_out(tmp_path: Path) -> 
     assert told[5] == "the text takes 10 steps to say (a repeated character takes two), and the input has 6"
     assert told[9].startswith("the text takes 7 steps")
     assert run.read_json("data.json")["splits"] == {"train": 31, "validation": 4, "test": 3}
+    reported = run.read_json("evaluation.json")["outputs"]["said"]["metrics"]
+    assert run.evaluate(table, part="test")["said"] == reported
 
 
 def encoding(rows: int = 3, steps: int = 5, width: int = 8) -> Encoding:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..columns import Column
 from ..columns.column import Ragged
 from ..columns.vocabulary import END
+from ..data.batches import ColumnBatch
 from ..data.prepare import Prepared, stop_if_too_many
 from ..data.table import Problem, Table
 from ..errors import DataError
@@ -20,7 +21,7 @@ from ..heads.labels import LabelsHead
 from ..heads.text import TextHead
 from ..model import Model
 
-__all__ = ["alignable"]
+__all__ = ["alignable", "misfits"]
 
 
 def alignable(prepared: Prepared, table: Table, columns: Mapping[str, Column], model: Model, on_error: str) -> Prepared:
@@ -29,25 +30,36 @@ def alignable(prepared: Prepared, table: Table, columns: Mapping[str, Column], m
     Raises:
         DataError: they are too many for ``on_error``, or none is left to learn from.
     """
-    source = prepared.columns[model.inputs[0]] if len(model.inputs) == 1 else None
-    if not isinstance(source, Ragged):
+    told = misfits(prepared.columns, table, columns, model)
+    if not told:
         return prepared
+    lost = [problem.row for problem in told]
+    split = {part: rows[~np.isin(rows, lost)] for part, rows in prepared.split.items()}
+    prepared = replace(prepared, split=split, problems=[*prepared.problems, *told])
+    stop_if_too_many(table, [one for one in prepared.problems if one.fatal], prepared.broken, on_error)
+    if not len(split["train"]):
+        raise DataError(f"no usable row is left to learn from; the first: {told[0]}", place=table.name)
+    return prepared
+
+
+def misfits(
+    tensors: Mapping[str, ColumnBatch | Ragged], table: Table, columns: Mapping[str, Column], model: Model
+) -> list[Problem]:
+    """What is wrong with each row whose output does not fit the steps of its input."""
+    source = tensors[model.inputs[0]] if len(model.inputs) == 1 else None
+    if not isinstance(source, Ragged):
+        return []
     column, shrink = columns[model.inputs[0]], int(getattr(model.encoders[0], "shrink", 1))
     steps = -(-column.steps_of(np.diff(source.offsets)) // shrink)
+    problems: list[Problem] = []
     for name in model.outputs:
-        head, target, reasons = model.head(name), prepared.columns[name], dict[int, str]()
+        head, target, reasons = model.head(name), tensors[name], dict[int, str]()
         if isinstance(target, Ragged) and isinstance(head, TextHead) and isinstance(head.decoder, CTC):
             reasons = unsayable(target, steps)
         elif isinstance(target, Ragged) and isinstance(head, LabelsHead):
             reasons = unpaired(np.diff(target.offsets), columns[name].spec().shape[0], steps, column.spec().shape[0])
-        told = [Problem(row, name, table.where(row), reason) for row, reason in reasons.items()]
-        split = {part: rows[~np.isin(rows, list(reasons))] for part, rows in prepared.split.items()}
-        prepared = replace(prepared, split=split, problems=[*prepared.problems, *told])
-        if told:
-            stop_if_too_many(table, [one for one in prepared.problems if one.fatal], prepared.broken, on_error)
-        if not len(split["train"]):
-            raise DataError(f"no usable row is left to learn from; the first: {told[0]}", place=table.name)
-    return prepared
+        problems += [Problem(row, name, table.where(row), reason) for row, reason in reasons.items()]
+    return problems
 
 
 def unsayable(texts: Ragged, steps: NDArray[np.int64]) -> dict[int, str]:

@@ -19,6 +19,7 @@ from ..data.store import cache_folder
 from ..errors import DataError, UsageError
 from ..model import Model
 from ..recipe import Recipe, reshaped
+from .alignment import misfits
 from .collect import EXACT, collect
 from .examine import examine
 from .sources import as_table, own_source, stratify_by, tell_broken
@@ -72,6 +73,9 @@ def evaluate(
         if source is None and trained_on not in (None, fingerprint(encoded, usable)):
             console.warn("the data have changed since training: rows of this split may have been learned from")
         rows = usable[part]
+    apart = misfits({name: one.batch for name, one in encoded.items()}, table, columns, model)
+    tell_broken(apart, console)
+    rows = rows[~np.isin(rows, [problem.row for problem in apart])]
     if not len(rows):
         raise DataError(f"no row of this split ({part}) can be evaluated", place=table.name)
     tensors = {name: one.batch for name, one in encoded.items()}
