@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,22 @@ from torch import Tensor
 
 from ..errors import DataError, UsageError
 from ..randomness import permutation
-from .column import Claim, Column, Finding, Locate, Ragged, Spec, Stored, Tensorized, is_bytes, is_list, is_text, sample
+from .column import (
+    Claim,
+    Column,
+    Finding,
+    Locate,
+    Ragged,
+    Spec,
+    Stored,
+    Tensorized,
+    files_of,
+    is_bytes,
+    is_list,
+    is_text,
+    path_of,
+    sample,
+)
 from .sound import FULL, SUFFIXES, Clip, describe_failure, looks_like_sound, read_sound, require, seconds_of
 from .spectrum import Features, SpecAugment, Spectrum, SpectrumStem
 
@@ -174,28 +188,10 @@ class Audio(Column):
         return samples, "; ".join(filter(None, remarks))
 
     def files(self, values: pa.Array, locate: Locate) -> bytes:
-        if is_text(values.type):
-            paths = values.to_pylist()
-        elif pa.types.is_struct(values.type) and "path" in values.type.names:
-            paths = values.field("path").to_pylist()
-        else:
-            return b""
-        seen = []
-        for path in paths:
-            try:
-                # Size and time alone are often the same in two folders unpacked from one archive.
-                stat = os.stat(locate(path or ""))
-                seen.append(f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}")
-            except (DataError, OSError, ValueError):
-                seen.append("missing")
-        return ",".join(seen).encode()
+        return files_of(values, locate)
 
     def place(self, cell: Any, locate: Locate) -> str | None:
-        cell = cell.get("path") if isinstance(cell, dict) else cell
-        try:
-            return str(locate(cell)) if isinstance(cell, str) and cell else None
-        except DataError:
-            return None
+        return path_of(cell, locate)
 
     def stored_as(self) -> dict[str, Any]:
         kept = ("rate", "window", "longest", "max_seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..errors import DataError
 from ..randomness import uniform
 
 __all__ = ["Claim", "Column", "Finding", "Ragged", "Spec", "Stem", "Tensorized"]
@@ -205,6 +207,37 @@ class Column(ABC):
     def summary(self) -> dict[str, Any]:
         """A few facts for a person."""
         return {}
+
+
+def files_of(values: pa.Array, locate: Locate) -> bytes:
+    """What tells whether the files that cells name have changed: sizes, times, and which files they are.
+
+    Cells are paths, or structs with a ``path``; whether a struct has its bytes in it stands in the cell.
+    """
+    if is_text(values.type):
+        paths = values.to_pylist()
+    elif pa.types.is_struct(values.type) and "path" in values.type.names:
+        paths = values.field("path").to_pylist()
+    else:
+        return b""
+    seen = []
+    for path in paths:
+        try:
+            # Size and time alone are often the same in two folders unpacked from one archive.
+            stat = os.stat(locate(path or ""))
+            seen.append(f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}")
+        except (DataError, OSError, ValueError):
+            seen.append("missing")
+    return ",".join(seen).encode()
+
+
+def path_of(cell: Any, locate: Locate) -> str | None:
+    """The file that a cell names, if it names one."""
+    cell = cell.get("path") if isinstance(cell, dict) else cell
+    try:
+        return str(locate(cell)) if isinstance(cell, str) and cell else None
+    except DataError:
+        return None
 
 
 def sample(values: pa.ChunkedArray, most: int = 1000) -> list[Any]:

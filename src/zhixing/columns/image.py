@@ -6,7 +6,6 @@ Shape legend: N pictures, C channels, H height, W width. Pictures are stored as 
 from __future__ import annotations
 
 import errno
-import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Stem, Stored, Tensorized, is_text, sample
+from .column import Claim, Column, Finding, Locate, Spec, Stem, Stored, Tensorized, files_of, is_text, path_of, sample
 from .picture import (
     GREY,
     array_layout,
@@ -199,33 +198,14 @@ class Image(Column):
         return pixels, remark
 
     def files(self, values: pa.Array, locate: Locate) -> bytes:
-        if is_text(values.type):
-            paths = values.to_pylist()
-        elif pa.types.is_struct(values.type) and "path" in values.type.names:
-            # Only where there are no bytes is the file opened; whether there are stands in the cells.
-            paths = values.field("path").to_pylist()
-        else:
-            return b""
-        seen = []
-        for path in paths:
-            try:
-                # Size and time alone are often the same in two folders unpacked from one archive.
-                stat = os.stat(locate(path or ""))
-                seen.append(f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}")
-            except (DataError, OSError, ValueError):
-                seen.append("missing")
-        return ",".join(seen).encode()
+        return files_of(values, locate)
+
+    def place(self, cell: Any, locate: Locate) -> str | None:
+        return path_of(cell, locate)
 
     def stored_as(self) -> dict[str, Any]:
         learned = {key: value for key, value in self.state().items() if key not in ("mean", "std")}
         return {"settings": {**self.settings(), "statistics": None}, "state": learned}
-
-    def place(self, cell: Any, locate: Locate) -> str | None:
-        cell = cell.get("path") if isinstance(cell, dict) else cell
-        try:
-            return str(locate(cell)) if isinstance(cell, str) and cell else None
-        except DataError:
-            return None
 
     def calibrate(self, stored: Stored, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
         assert self.channels is not None

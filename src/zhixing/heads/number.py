@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,6 +19,14 @@ from .head import Head
 __all__ = ["NumberHead"]
 
 
+Loss = Annotated[Literal["squared", "absolute", "huber", "quantile"], Field(description="what is minimised")]
+Delta = Annotated[float, Field(gt=0, description="huber: where it turns linear, in standard deviations")]
+Quantiles = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+    Field(min_length=1, description="quantile loss: which quantiles, between 0 and 1"),
+]
+
+
 class NumberHead(Head):
     """A linear layer to each quantity, or to several quantiles of each (Koenker and Bassett, 1978).
 
@@ -32,14 +41,9 @@ class NumberHead(Head):
         width: int,
         column: Column,
         *,
-        loss: Annotated[
-            Literal["squared", "absolute", "huber", "quantile"], Field(description="what is minimised")
-        ] = "squared",
-        delta: Annotated[float, Field(gt=0, description="huber: where it turns linear, in standard deviations")] = 1.0,
-        quantiles: Annotated[
-            tuple[Annotated[float, Field(gt=0, lt=1)], ...],
-            Field(min_length=1, description="quantile loss: which quantiles, between 0 and 1"),
-        ] = (0.1, 0.5, 0.9),
+        loss: Loss = "squared",
+        delta: Delta = 1.0,
+        quantiles: Quantiles = (0.1, 0.5, 0.9),
     ) -> None:
         super().__init__()
         assert isinstance(column, Number)
@@ -54,14 +58,7 @@ class NumberHead(Head):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         goal = target[:, :, None].to(prediction.dtype).expand_as(prediction)
-        if self.kind == "squared":
-            cells = F.mse_loss(prediction, goal, reduction="none")
-        elif self.kind == "absolute":
-            cells = F.l1_loss(prediction, goal, reduction="none")
-        elif self.kind == "huber":
-            cells = F.huber_loss(prediction, goal, reduction="none", delta=self.delta)
-        else:
-            cells = pinball_loss(goal - prediction, prediction.new_tensor(self.quantiles))
+        cells = differences(self.kind, prediction, goal, self.delta, self.quantiles)
         return cells.flatten(1).mean(-1)
 
     def middle(self, prediction: Tensor) -> Tensor:
@@ -121,3 +118,14 @@ def own_units(column: Number, values: Tensor) -> Tensor:
 def pinball_loss(short: Tensor, level: float | Tensor) -> Tensor:
     """What falling short by so much costs at a quantile; exceeding costs the rest (Koenker and Bassett, 1978)."""
     return torch.maximum(level * short, (level - 1) * short)
+
+
+def differences(kind: str, prediction: Tensor, goal: Tensor, delta: float, quantiles: Sequence[float]) -> Tensor:
+    """The loss of each value, in the shape of both; for quantiles the last axis is theirs."""
+    if kind == "squared":
+        return F.mse_loss(prediction, goal, reduction="none")
+    if kind == "absolute":
+        return F.l1_loss(prediction, goal, reduction="none")
+    if kind == "huber":
+        return F.huber_loss(prediction, goal, reduction="none", delta=delta)
+    return pinball_loss(goal - prediction, prediction.new_tensor(quantiles))

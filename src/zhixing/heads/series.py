@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..columns import Column
 from ..columns.series import Series
 from ..models.encoding import Encoding
 from .head import Head
-from .number import pinball_loss
+from .number import Delta, Loss, Quantiles, differences, pinball_loss
 
 __all__ = ["SeriesHead"]
 
@@ -39,14 +37,9 @@ class SeriesHead(Head):
         width: int,
         column: Column,
         *,
-        loss: Annotated[
-            Literal["squared", "absolute", "huber", "quantile"], Field(description="what is minimised")
-        ] = "squared",
-        delta: Annotated[float, Field(gt=0, description="huber: where it turns linear, in standard deviations")] = 1.0,
-        quantiles: Annotated[
-            tuple[Annotated[float, Field(gt=0, lt=1)], ...],
-            Field(min_length=1, description="quantile loss: which quantiles, between 0 and 1"),
-        ] = (0.1, 0.5, 0.9),
+        loss: Loss = "squared",
+        delta: Delta = 1.0,
+        quantiles: Quantiles = (0.1, 0.5, 0.9),
     ) -> None:
         super().__init__()
         assert isinstance(column, Series)
@@ -65,14 +58,7 @@ class SeriesHead(Head):
             goal = goal.unsqueeze(-1).expand_as(prediction)
         known = ~goal.isnan()
         goal = torch.where(known, goal, prediction.detach())
-        if self.kind == "squared":
-            cells = F.mse_loss(prediction, goal, reduction="none")
-        elif self.kind == "absolute":
-            cells = F.l1_loss(prediction, goal, reduction="none")
-        elif self.kind == "huber":
-            cells = F.huber_loss(prediction, goal, reduction="none", delta=self.delta)
-        else:
-            cells = pinball_loss(goal - prediction, prediction.new_tensor(self.quantiles))
+        cells = differences(self.kind, prediction, goal, self.delta, self.quantiles)
         return cells.masked_fill(~known, 0.0).flatten(1).sum(-1) / known.flatten(1).sum(-1).clamp(min=1)
 
     def levels(self, prediction: Tensor) -> list[Tensor]:

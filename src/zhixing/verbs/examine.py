@@ -94,7 +94,10 @@ def samples(model: Model, columns: Mapping[str, Column], name: str, target: Tens
     """How a language model goes on from the beginnings of some held-out texts."""
     device = next(model.parameters()).device
     most = min(PROMPT, columns[name].spec().shape[0] // 2)
-    prompt = target[: min(SAMPLES, len(target)), :most].abs().to(device)
+    # Blocks are taken from all over the split; of one, the tokens up to the first end of a text.
+    some = torch.linspace(0, len(target) - 1, min(SAMPLES, len(target))).long()
+    prompt = target[some, :most].abs().to(device)
+    prompt = torch.where((prompt == END).cumsum(1) > 0, PAD, prompt)
     if not len(prompt):
         return []
     blank = blank_encoding(len(prompt), device)
@@ -103,7 +106,7 @@ def samples(model: Model, columns: Mapping[str, Column], name: str, target: Tens
         assert isinstance(head, TextHead)
         written = head.answer(blank, prompt=prompt)
     column = columns[name]
-    texts = zip(column.restore(torch.where(prompt == END, PAD, prompt)), column.restore(written), strict=True)
+    texts = zip(column.restore(prompt), column.restore(written), strict=True)
     return [{"prompt": one, "text": other} for one, other in texts]
 
 
