@@ -61,7 +61,7 @@ class Bare:
     def __init__(self, model: Model, prepared: Prepared, precision: Precision) -> None:
         rows = torch.from_numpy(prepared.split["train"])
         with torch.no_grad():
-            self.x = model.stems[0](prepared.columns["image"].values[rows])
+            self.x, _ = model.stems[0](prepared.columns["image"].values[rows])
         self.y = prepared.columns["label"].values[rows]
         self.net = torch.nn.Sequential(model.encoders[0], Pooled(), model.heads[0].linear)  # type: ignore[union-attr]
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
