@@ -16,14 +16,14 @@ __all__ = ["main"]
 
 # command: where its work is done, and its line in --help
 COMMANDS = {
-    "train": ("zhixing.commands:train", "Train a model on DATA and keep all of it in a run folder."),
-    "evaluate": ("zhixing.commands:evaluate", "Measure a run on its test rows, or on other DATA."),
-    "predict": ("zhixing.commands:predict", "Predict for files, folders, tables or standard input."),
-    "report": ("zhixing.commands:report", "Write a run's report and model card anew."),
-    "describe": ("zhixing.commands:describe", "Say what DATA, a RUN or a RECIPE holds and needs."),
-    "init": ("zhixing.commands:init", "Write a commented recipe for DATA."),
-    "schema": ("zhixing.commands:schema", "Print the JSON schema of recipes, for editors."),
-    "completion": ("zhixing.commands:completion", "Print the script that completes commands in a shell."),
+    "train": ("zhixing.commands.train:train", "Train a model on DATA and keep all of it in a run folder."),
+    "evaluate": ("zhixing.commands.evaluate:evaluate", "Measure a run on its test rows, or on other DATA."),
+    "predict": ("zhixing.commands.predict:predict", "Predict for files, folders, tables or standard input."),
+    "report": ("zhixing.commands.report:report", "Write a run's report and model card anew."),
+    "describe": ("zhixing.commands.describe:describe", "Say what DATA, a RUN or a RECIPE holds and needs."),
+    "init": ("zhixing.commands.init:init", "Write a commented recipe for DATA."),
+    "schema": ("zhixing.commands.schema:schema", "Print the JSON schema of recipes, for editors."),
+    "completion": ("zhixing.commands.completion:completion", "Print the script that completes commands in a shell."),
 }
 
 

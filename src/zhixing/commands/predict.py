@@ -1,0 +1,48 @@
+"""``zhixing predict``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..console import Console
+from .options import RUN, as_json, device, result
+
+__all__ = ["predict"]
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("inputs", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path), help="Write here: .csv, .parquet or .jsonl.")
+@click.option("--format", "form", type=click.Choice(["table", "jsonl", "csv"]), help="What to print.")
+@click.option("--probabilities", is_flag=True, help="Add the probability of every class.")
+@device
+@as_json
+def predict(
+    run: Path,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    form: str | None,
+    probabilities: bool,
+    device: str,
+    json_: bool,
+) -> None:
+    """Predict for INPUTS: picture files, a folder, a table, or - for JSON lines or CSV on standard input."""
+    from ..api import load
+    from ..verbs.predict import predict_command
+
+    if json_ and form not in (None, "jsonl"):
+        raise click.UsageError(f"--json gives JSON lines: --format {form} does not go with it")
+    one = load(run, device=device)
+    told = predict_command(
+        one.settings, one.fitted, one.model, inputs, device=one.device, out=out, probabilities=probabilities,
+        form=form or ("jsonl" if json_ or not sys.stdout.isatty() else "table"), console=Console(quiet=json_),
+    )  # fmt: skip
+    result(json_, told)
+    if told["broken"] and told["broken"] >= told["rows"]:  # the empty answers stand; a script is to know of it
+        from ..errors import DataError
+
+        raise DataError("no row can be read", mend="The reasons are above.")
