@@ -3,7 +3,7 @@
 Near-duplicates, in either language, are kept on one side of the split. BLEU and chrF by sacreBLEU on the test pairs.
 The translation memory answers with the translation of the most similar training text (TF-IDF of character n-grams).
 
-    python -m benchmarks.translate [--language fr] [--epochs 12] [--set training.batch_size=64 …]
+    python -m benchmarks.translate [--language fr] [--set training.epochs=9 …]
 """
 
 from __future__ import annotations
@@ -68,14 +68,13 @@ def rounded(figures: dict[str, float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--language", choices=["fr", "zh"], default="fr")
-    parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     path = pairs(given.language)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.out or Path(scratch) / "run"
-        command = f"split.tsv --target {given.language} --recipe translation --epochs {given.epochs:g}"
+        command = f"split.tsv --target {given.language} --recipe translation"
         found, seconds = trained(command, folder, given.set, source=path)
         metrics = found[given.language]
         run = zx.load(folder)

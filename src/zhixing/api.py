@@ -199,8 +199,9 @@ def assemble(
     if target is not None:
         names = [target] if isinstance(target, str) else list(target)
         before = raw.get("outputs") if isinstance(raw.get("outputs"), Mapping) else {}
-        raw["outputs"] = {name: (before or {}).get(name) or {} for name in names}
-    whole = not raw.get("inputs")
+        every = {"*": before["*"]} if before and "*" in before else {}
+        raw["outputs"] = every | {name: (before or {}).get(name) or {} for name in names}
+    whole = not set(raw.get("inputs") or ()) - {"*"}
     values = {
         "training.epochs": epochs,
         "training.batch_size": batch_size,

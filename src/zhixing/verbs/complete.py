@@ -44,7 +44,8 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
         UsageError: it cannot be told which column is to be predicted, or which one the encoder is for.
         DataError: a column that must have a type and fits none.
     """
-    problems = check(with_types(raw, table, encoder)) + unknown_columns(raw, table)
+    raw, shared, problems = share_out(raw, table)
+    problems += check(with_types(raw, table, encoder)) + unknown_columns(raw, table)
     if problems:
         raise RecipeError(problems)
     data = {**(raw.get("data") or {}), "source": source}
@@ -53,9 +54,11 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
     outputs = {name: spelled(value) for name, value in (raw.get("outputs") or {}).items()}
     if not outputs:
         outputs = {guess_target(table, inputs): {}}
+    outputs = {name: joined(shared.get("outputs"), settings, table, name) for name, settings in outputs.items()}
     for name, settings in outputs.items():
         settings_type(table, name, settings, done.reasons, known=list(HEADS))
     add_others(data, inputs, outputs, table, done)
+    inputs = {name: joined(shared.get("inputs"), settings, table, name) for name, settings in inputs.items()}
     for name, settings in inputs.items():
         settings_type(table, name, settings, done.reasons, known=list(COLUMNS))
     if not inputs and {settings["type"] for settings in outputs.values()} == {"text"}:  # a language model
@@ -69,6 +72,54 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
     if problems:
         raise RecipeError(problems)
     return done
+
+
+EVERY = "*"  # in place of a column's name: settings for all columns that the type of these settings fits
+
+
+def share_out(raw: Mapping[str, Any], table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """The recipe without what it says of every column, with that added to the columns it names; that itself, by part,
+    for columns it does not name; and what is wrong with it."""
+    out, shared, problems = dict(raw), {}, []
+    for part in ("inputs", "outputs"):
+        columns = raw.get(part)
+        if not isinstance(columns, Mapping) or EVERY not in columns:
+            continue
+        settings = spelled(columns[EVERY]) if isinstance(columns[EVERY], str | Mapping) else {}
+        rest = {name: value for name, value in columns.items() if name != EVERY}
+        wrong = check({part: {EVERY: settings}}) if "type" in settings else [f"{part}.{EVERY}: a type has to be given"]
+        if not wrong:
+            shared[part] = settings
+            rest = {name: joined(settings, value, table, name) for name, value in rest.items()}
+        out[part] = rest
+        problems += wrong
+    return out, shared, problems
+
+
+def joined(shared: Mapping[str, Any] | None, settings: Any, table: Table, name: str) -> Any:
+    """A column's settings on top of those that every column has whose values the type of these fits."""
+    if shared is None or name not in table.columns or not (settings is None or isinstance(settings, str | Mapping)):
+        return settings
+    own = spelled(settings)
+    kind = shared["type"]
+    fits = own["type"] == kind if "type" in own else COLUMNS[kind].claims(table[name], name) is not None
+    if not fits:
+        return settings
+    return overlaid(shared, own)
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings on top of others. Those of a thing of another name replace what was there.
+
+    >>> overlaid({"encoder": {"name": "gru", "width": 8}, "length": 5}, {"encoder": {"width": 9}})
+    {'encoder': {'name': 'gru', 'width': 9}, 'length': 5}
+    """
+    out = dict(below)
+    for key, value in above.items():
+        before = mapping(out.get(key))
+        same = isinstance(value, Mapping) and value.get("name", before.get("name")) == before.get("name")
+        out[key] = overlaid(before, value) if same and before else value
+    return out
 
 
 def with_types(raw: Mapping[str, Any], table: Table, encoder: Any) -> dict[str, Any]:
