@@ -19,7 +19,7 @@ from zhixing.columns.text import Text
 from zhixing.columns.vocabulary import BEGIN, END, PAD
 from zhixing.data.batches import Batch, ColumnBatch
 from zhixing.errors import DataError, UsageError
-from zhixing.heads.decoders import CTC, DECODERS, Decoder
+from zhixing.heads.decoders import CTC, DECODERS, Decoder, TransformerDecoder
 from zhixing.heads.search import Search
 from zhixing.heads.text import TextHead, error_rates, overlap
 from zhixing.model import blank_encoding
@@ -40,7 +40,8 @@ FORCED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 for positions in ("learned", "rotary", "relative"):
     FORCED[positions] = ("transformer", {**SMALL, "positions": positions, "tie": False})
-    FORCED[f"prefix {positions}"] = ("transformer", {**SMALL, "positions": positions, "join": "prefix"})
+    if positions != "learned":  # of which there are none for the input
+        FORCED[f"prefix {positions}"] = ("transformer", {**SMALL, "positions": positions, "join": "prefix"})
 
 
 def column_of(texts: list[Any], **chosen: Any) -> Text:
@@ -541,6 +542,12 @@ def test_empty_texts_and_empty_inputs(name: str) -> None:
 def test_decoders_that_read_an_input_say_so(kind: str) -> None:
     with pytest.raises(UsageError, match="Take the transformer decoder"):
         head_of(kind, 0)
+
+
+def test_learned_places_leave_none_for_a_prefix() -> None:
+    with pytest.raises(UsageError, match=r"learned positions.*Choose positions"):
+        TransformerDecoder(WIDTH, V, 12, join="prefix", positions="learned")
+    TransformerDecoder(0, V, 12, join="prefix", positions="learned")  # nothing to read before the text
 
 
 def test_all_decoders_are_covered_here() -> None:

@@ -199,9 +199,9 @@ def assemble(
     if target is not None:
         names = [target] if isinstance(target, str) else list(target)
         before = raw.get("outputs") if isinstance(raw.get("outputs"), Mapping) else {}
-        every = {"*": before["*"]} if before and "*" in before else {}
+        every = {recipes.EVERY: before[recipes.EVERY]} if before and recipes.EVERY in before else {}
         raw["outputs"] = every | {name: (before or {}).get(name) or {} for name in names}
-    whole = not set(raw.get("inputs") or ()) - {"*"}
+    whole = not set(raw.get("inputs") or ()) - {recipes.EVERY}
     values = {
         "training.epochs": epochs,
         "training.batch_size": batch_size,

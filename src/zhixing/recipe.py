@@ -31,6 +31,7 @@ from .training.optimizers import OPTIMIZERS
 from .training.schedules import SCHEDULES
 
 __all__ = [
+    "EVERY",
     "DataSettings",
     "Recipe",
     "TrainingSettings",
@@ -44,6 +45,8 @@ __all__ = [
     "recipe_of",
     "reshaped",
 ]
+
+EVERY = "*"  # in place of a column's name: settings for all columns that the type of these settings fits
 
 DEFAULT_ENCODERS: dict[str, Any] = {
     "image": {"name": "cnn"},
@@ -295,7 +298,7 @@ def both(raw: Mapping[str, Any]) -> list[str]:
     inputs, outputs = raw.get("inputs"), raw.get("outputs")
     if not (isinstance(inputs, Mapping) and isinstance(outputs, Mapping)):
         return []
-    return [name for name in inputs if name in outputs]
+    return [name for name in inputs if name in outputs and name != EVERY]
 
 
 def lines_of(error: ValidationError, raw: Any) -> list[str]:

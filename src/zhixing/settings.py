@@ -5,6 +5,9 @@ A setting is a keyword-only parameter of the class or function that it configure
     class MLP(Encoder):
         def __init__(self, spec: Spec, *, width: Annotated[int, Field(description="units", ge=1)] = 64)
 
+A class that shares a whole set of settings with others takes them together, as ``**block: Annotated[Any, Blocks]`` with
+a :class:`Settings` class; each of its fields is a setting like the others.
+
 From that signature come its validation, its line in a commented recipe, its place in the JSON schema and its default.
 Nothing is written down twice.
 """
@@ -40,7 +43,7 @@ class Settings(BaseModel):
 
 
 def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword-only parameters of a class or function as pydantic field definitions."""
+    """Keyword-only parameters of a class or function as pydantic field definitions, those taken together included."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
@@ -48,6 +51,10 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[name] = (hints[name], default)
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            for shared in getattr(hints.get(name), "__metadata__", ()):
+                types = get_type_hints(shared, include_extras=True)
+                fields |= {key: (types[key], field.default) for key, field in shared.model_fields.items()}
     return fields
 
 

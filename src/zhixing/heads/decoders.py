@@ -6,7 +6,7 @@ Shape legend: B rows, T tokens of the text, S tokens of the input, D width, V to
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from ..columns.vocabulary import BEGIN, END, PAD
 from ..errors import DataError, UsageError
 from ..layers.attention import Attention
-from ..layers.feedforward import FeedForwardKind
-from ..layers.normalise import Norm
-from ..layers.positions import PositionKind
 from ..layers.recurrent import AdditiveAttention
 from ..layers.transformer import (
+    BlockSettings,
     Cache,
     Depth,
     Dropout,
@@ -130,6 +128,13 @@ def texts_of(read: Tensor) -> tuple[Tensor, Tensor]:
     return begins.cumsum(1), place - start
 
 
+class DecoderBlocks(BlockSettings):
+    """Settings of a decoder's blocks, which are causal."""
+
+    heads: Heads = 4
+    dropout: Dropout = 0.1
+
+
 class TransformerDecoder(Forced):
     """A causal Transformer (Vaswani et al. 2017; without an input, as GPT: Radford et al. 2019).
 
@@ -145,33 +150,30 @@ class TransformerDecoder(Forced):
         *,
         width: Width = 256,
         depth: Depth = 4,
-        heads: Heads = 4,
-        feed_forward: Annotated[FeedForwardKind, Field(description="function in feed-forward")] = "gelu",
-        norm: Annotated[Norm, Field(description="layer norm or root mean square norm")] = "layer",
-        norm_first: Annotated[bool, Field(description="normalise before each part instead of after")] = True,
-        positions: Annotated[PositionKind, Field(description="how the order of tokens is told")] = "sinusoidal",
-        dropout: Dropout = 0.1,
-        join: Annotated[str, Field(pattern="^(cross|prefix)$", description="cross: attend to the input; prefix")] = (
-            "cross"
-        ),
+        join: Annotated[
+            Literal["cross", "prefix"], Field(description="attend to the input, or read it before the text")
+        ] = "cross",
         tie: Annotated[bool, Field(description="one table for tokens read and tokens scored")] = True,
-        recompute: Annotated[bool, Field(description="compute activations again in the backward pass")] = False,
         smoothing: Smoothing = 0.0,
+        **block: Annotated[Any, DecoderBlocks],
     ) -> None:
         super().__init__()
+        chosen = DecoderBlocks(**block)
+        if width_in and join == "prefix" and chosen.positions == "learned":
+            raise UsageError(
+                "learned positions are as many as a text has tokens, with none left for the input before it",
+                place="decoder",
+                mend="Choose positions: sinusoidal or rotary, or join: cross.",
+            )
         self.prefix, self.smoothing, self.length = bool(width_in) and join == "prefix", smoothing, length
         self.packed = not width_in
-        self.scale = width**0.5 if positions == "sinusoidal" else 1.0
-        chosen = TransformerSettings(
-            heads=heads, feed_forward=feed_forward, norm=norm, norm_first=norm_first, positions=positions,
-            dropout=dropout, causal=True, recompute=recompute,
-        )  # fmt: skip
+        self.scale = width**0.5 if chosen.positions == "sinusoidal" else 1.0
         self.embed = nn.Embedding(vocabulary, width)
         # With sinusoids tokens are scaled up, as in the paper; scores then start near 0 and the loss near log V.
-        nn.init.normal_(self.embed.weight, std=width**-0.5 if positions == "sinusoidal" else 0.02)
+        nn.init.normal_(self.embed.weight, std=width**-0.5 if chosen.positions == "sinusoidal" else 0.02)
         self.project = nn.Linear(width_in, width) if width_in not in (0, width) else nn.Identity()
-        most = length + 1024 if self.prefix else length
-        self.stack = Transformer(width, depth, chosen, length=most, cross=bool(width_in) and not self.prefix)
+        blocks = TransformerSettings(**chosen.keywords(), causal=True)
+        self.stack = Transformer(width, depth, blocks, length=length, cross=bool(width_in) and not self.prefix)
         self.out = None if tie else nn.Linear(width, vocabulary, bias=False)
 
     def vectors(self, tokens: Tensor) -> Tensor:

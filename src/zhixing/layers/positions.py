@@ -252,8 +252,11 @@ def distances(at: Tensor, source_at: Tensor) -> Tensor:
     return apart if apart.ndim == 3 else apart.unsqueeze(0)
 
 
-def make_positions(kind: PositionKind, *, width: int, heads: int, length: int, causal: bool = False) -> Positions:
-    """One kind of positions for tokens of ``width`` in ``heads`` heads; ``length`` is the most that learned ones take.
+def make_positions(
+    kind: PositionKind, *, width: int, heads: int, length: int, causal: bool = False, base: float = 10_000.0
+) -> Positions:
+    """One kind of positions for tokens of ``width`` in ``heads`` heads; ``length`` is the most that learned ones take,
+    ``base`` that of rotary angles.
 
     >>> make_positions("rotary", width=64, heads=4, length=100)
     Rotary(16, base=10000, interleaved=False)
@@ -263,7 +266,7 @@ def make_positions(kind: PositionKind, *, width: int, heads: int, length: int, c
     if kind == "learned":
         return Learned(width, length=length)
     if kind == "rotary":
-        return Rotary(width // heads)
+        return Rotary(width // heads, base=base)
     if kind == "relative":
         return RelativeBias(heads, causal=causal)
     return ALiBi(heads) if kind == "alibi" else Positions()

@@ -22,6 +22,7 @@ from .positions import PositionKind, Rotation, make_positions
 
 __all__ = [
     "PRESETS",
+    "BlockSettings",
     "Cache",
     "Depth",
     "Dropout",
@@ -40,7 +41,7 @@ KVHeads = Annotated[int | None, Field(ge=1, description="heads of keys and value
 Dropout = Annotated[float, Field(ge=0, lt=1, description="share of units dropped after each part of a block")]
 
 
-class TransformerSettings(Settings):
+class BlockSettings(Settings):
     """Settings of the blocks of a stack, and of what surrounds them."""
 
     heads: Heads = 8
@@ -55,7 +56,9 @@ class TransformerSettings(Settings):
     eps: Annotated[float, Field(gt=0, description="added to the variance in norms")] = 1e-5
     bias: Annotated[bool, Field(description="biases in linear layers and layer norms")] = True
     positions: Annotated[PositionKind, Field(description="how the order of tokens is told")] = "sinusoidal"
-    causal: Annotated[bool, Field(description="each token looks only at itself and those before it")] = False
+    base: Annotated[float, Field(gt=1, description="of the angles of rotary positions; larger for longer texts")] = (
+        10_000.0
+    )
     dropout: Dropout = 0.0
     stochastic_depth: Annotated[
         float, Field(ge=0, lt=1, description="chance of skipping the last block's parts; earlier blocks' in proportion")
@@ -63,6 +66,12 @@ class TransformerSettings(Settings):
     recompute: Annotated[
         bool, Field(description="keep no activations inside blocks: less memory, a third more time (Chen et al. 2016)")
     ] = False
+
+
+class TransformerSettings(BlockSettings):
+    """Those of a stack that may be causal."""
+
+    causal: Annotated[bool, Field(description="each token looks only at itself and those before it")] = False
 
 
 # The published architectures. Heads are those of the sizes that are named here; widths, depths and the lengths of
@@ -241,7 +250,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.causal, self.recompute = settings.causal, settings.recompute
         self.positions = make_positions(
-            settings.positions, width=width, heads=settings.heads, length=length, causal=settings.causal
+            settings.positions,
+            width=width,
+            heads=settings.heads,
+            length=length,
+            causal=settings.causal,
+            base=settings.base,
         )
 
         def norm() -> nn.Module:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..layers.feedforward import FeedForwardKind
-from ..layers.normalise import Norm
-from ..layers.positions import PositionKind
-from ..layers.transformer import Depth, Dropout, Heads, KVHeads, Transformer, TransformerSettings, Width
+from ..layers.transformer import Depth, Heads, Transformer, TransformerSettings, Width
 from .encoding import Encoding, Spec, StepEncoder, Steps, pool_tokens
 
 __all__ = ["StepTransformer", "TransformerEncoder"]
@@ -52,6 +49,12 @@ class StepTransformer(StepEncoder):
         return Encoding(x_BTD[:, 0], x_BTD[:, 1:], mask)
 
 
+class EncoderBlocks(TransformerSettings):
+    """Settings of an encoder's blocks: fewer heads than in the large published ones."""
+
+    heads: Heads = 4
+
+
 class TransformerEncoder(StepTransformer):
     """Transformer (Vaswani et al. 2017, arXiv:1706.03762): attention among tokens, steps or rows of a picture.
 
@@ -77,33 +80,17 @@ class TransformerEncoder(StepTransformer):
         *,
         width: Width = 128,
         depth: Depth = 2,
-        heads: Heads = 4,
-        kv_heads: KVHeads = None,
-        feed_forward: Annotated[FeedForwardKind, Field(description="function in feed-forward")] = "gelu",
-        norm: Annotated[Norm, Field(description="layer norm or root mean square norm")] = "layer",
-        norm_first: Annotated[bool, Field(description="normalise before each part instead of after")] = True,
-        positions: Annotated[PositionKind, Field(description="how the order of steps is told")] = "sinusoidal",
-        dropout: Dropout = 0.0,
         pooling: Annotated[
             Literal["mean", "first", "last", "cls"],
             Field(description="summary: mean of all steps, the first or last step's token, or a class token's"),
         ] = "mean",
-        causal: Annotated[bool, Field(description="each step sees only itself and those before it")] = False,
+        **block: Annotated[Any, EncoderBlocks],
     ) -> None:
-        if causal and pooling in ("first", "cls"):
+        chosen = EncoderBlocks(**block)
+        if chosen.causal and pooling in ("first", "cls"):
             raise UsageError(
                 f"a causal Transformer's first token sees no other, so that pooling {pooling} would tell nothing",
                 place="transformer",
                 mend="Choose pooling: last or mean.",
             )
-        chosen = TransformerSettings(
-            heads=heads,
-            kv_heads=kv_heads,
-            feed_forward=feed_forward,
-            norm=norm,
-            norm_first=norm_first,
-            positions=positions,
-            dropout=dropout,
-            causal=causal,
-        )
         super().__init__(spec, width, depth, chosen, pooling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,20 @@ from torch import Tensor, nn
 from ..layers.convolution import cells
 from ..layers.initialise import initialise
 from ..layers.positions import sinusoids_2d
-from ..layers.transformer import Depth, Dropout, Heads, Transformer, TransformerSettings, Width
+from ..layers.transformer import Depth, Heads, Transformer, TransformerSettings, Width
 from .encoding import Encoder, Encoding, Spec
 
 __all__ = ["ViT"]
+
+
+class PictureBlocks(TransformerSettings):
+    """Settings of the blocks over a picture's patches."""
+
+    heads: Heads = 4
+    eps: Annotated[float, Field(gt=0, description="added to the variance in norms")] = 1e-6
+    positions: Annotated[
+        Literal["learned", "sinusoidal"], Field(description="how the place of a patch is told")
+    ] = "learned"
 
 
 class ViT(Encoder):
@@ -49,33 +59,21 @@ class ViT(Encoder):
         ] = None,
         width: Width = 128,
         depth: Depth = 4,
-        heads: Heads = 4,
-        positions: Annotated[
-            Literal["learned", "sinusoidal"], Field(description="how the place of a patch is told")
-        ] = "learned",
         pooling: Annotated[Literal["cls", "mean"], Field(description="summary: a class token's, or the mean")] = "cls",
-        dropout: Dropout = 0.0,
-        stochastic_depth: Annotated[
-            float, Field(ge=0, lt=1, description="chance of skipping the last block; earlier ones' in proportion")
-        ] = 0.0,
+        **block: Annotated[Any, PictureBlocks],
     ) -> None:
         super().__init__()
+        chosen = PictureBlocks(**block)
         channels, *size = spec.shape
         self.patch = patch or (4 if min(size) < 64 else 8 if min(size) < 128 else 16)
         height, columns = (-(side // -self.patch) for side in size)
         self.patches = nn.Conv2d(channels, width, self.patch, stride=self.patch)
         initialise(self.patches, "xavier")
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, width)) if pooling == "cls" else None
-        if positions == "sinusoidal":
+        self.learned = chosen.positions == "learned"
+        if not self.learned:
             self.register_buffer("places", sinusoids_2d(height, columns, width), persistent=False)
-        chosen = TransformerSettings(
-            heads=heads,
-            eps=1e-6,
-            positions="learned" if positions == "learned" else "none",
-            dropout=dropout,
-            stochastic_depth=stochastic_depth,
-        )
-        self.learned = positions == "learned"
+            chosen = chosen.model_copy(update={"positions": "none"})
         self.blocks = Transformer(width, depth, chosen, length=height * columns + (self.cls is not None))
         self.width = self.token_width = width
 

@@ -12,7 +12,7 @@ from ..columns import COLUMNS, infer
 from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError, did_you_mean
 from ..heads import HEADS
-from ..recipe import check
+from ..recipe import EVERY, check
 
 __all__ = ["Completed", "complete"]
 
@@ -72,9 +72,6 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
     if problems:
         raise RecipeError(problems)
     return done
-
-
-EVERY = "*"  # in place of a column's name: settings for all columns that the type of these settings fits
 
 
 def share_out(raw: Mapping[str, Any], table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
