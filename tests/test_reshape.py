@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
-from zhixing.data import reshape
-from zhixing.data.reshape import RESHAPES, History, Windows, commonest, lists_of
+from zhixing.data.ordered import lists_of
+from zhixing.data.reshape import RESHAPES, History, Windows
+from zhixing.data.reshape_windows import commonest
 from zhixing.data.split import SplitSettings, split
 from zhixing.data.table import Problem, Table
 from zhixing.errors import DataError, RecipeError
@@ -106,7 +107,7 @@ def test_a_long_log_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         zip(random.integers(0, 500, 20_000).tolist(), random.integers(0, 10**6, 20_000).tolist(), strict=True)
     )
     log = table_of(u=[u for u, _ in events], i=[str(row) for row in range(len(events))], t=[t for _, t in events])
-    monkeypatch.setattr(reshape.lists_of, "__defaults__", (10_000,))
+    monkeypatch.setattr(lists_of, "__defaults__", (10_000,))
     made = History(user="u", item="i", time="t", length=20).apply(log)
     assert made["history"].num_chunks > 10
     expected = plain_histories(events, 20, 1)
@@ -252,6 +253,30 @@ def test_a_gap_of_ages_costs_nothing() -> None:
     whole = [cell for cell in steps(made["past"].to_pylist()) if None not in cell]
     assert [cell for cell in whole if cell[0] < 20 <= cell[-1]] == []
     assert made.rows < 60
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=30), st.integers(1, 6))
+def test_a_log_is_asked_with_each_users_newest_items(events: list[tuple[int, int]], length: int) -> None:
+    log = table_of(
+        who=[f"u{who}" for who, _ in events], what=[f"i{what}" for _, what in events], when=[*range(len(events))]
+    )
+    asked = History(user="who", item="what", time="when", length=length).ask(log)
+    want = {f"u{who}": [f"i{what}" for one, what in events if one == who][-length:] for who, _ in events}
+    rows = zip(asked["who"].to_pylist(), asked["history"].to_pylist(), strict=True)
+    assert list(rows) == list(want.items())
+    last = [max(row for row, (who, _) in enumerate(events) if f"u{who}" == name) for name in want]
+    assert [asked.where(row) for row in range(asked.rows)] == [log.where(row) for row in last]
+
+
+def test_a_series_is_asked_with_its_last_steps() -> None:
+    long = table_of(shop=list("aabaaba"), day=[1, 2, 1, 4, 5, 2, 6], sold=[1.0, 2.0, 10.0, 4.0, 5.0, 20.0, 6.0])
+    windows = Windows(time="day", values=("sold",), by="shop", past=4, future=2)
+    asked = windows.ask(long)
+    assert asked["shop"].to_pylist() == ["a", "b"]
+    assert asked["past"].to_pylist() == [[[None], [4.0], [5.0], [6.0]], [[10.0], [20.0]]]
+    assert [(one.row, one.fatal) for one in asked.problems] == [(1, False)]
+    assert "fewer than 4 steps" in asked.problems[0].reason
 
 
 def test_the_split_of_windows_is_the_split_of_the_run() -> None:

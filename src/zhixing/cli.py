@@ -17,10 +17,12 @@ __all__ = ["main"]
 # command: where its work is done, and its line in --help
 COMMANDS = {
     "train": ("zhixing.commands.train:train", "Train a model on DATA and keep all of it in a run folder."),
+    "tune": ("zhixing.commands.tune:tune", "Search for a better recipe for DATA; confirm it on test rows."),
     "evaluate": ("zhixing.commands.evaluate:evaluate", "Measure a run on its test rows, or on other DATA."),
     "predict": ("zhixing.commands.predict:predict", "Predict for files, folders, tables or standard input."),
     "report": ("zhixing.commands.report:report", "Write a run's report and model card anew."),
     "describe": ("zhixing.commands.describe:describe", "Say what DATA, a RUN or a RECIPE holds and needs."),
+    "estimate": ("zhixing.commands.estimate:estimate", "Say what training will take, before anything is trained."),
     "init": ("zhixing.commands.init:init", "Write a commented recipe for DATA."),
     "schema": ("zhixing.commands.schema:schema", "Print the JSON schema of recipes, for editors."),
     "completion": ("zhixing.commands.completion:completion", "Print the script that completes commands in a shell."),

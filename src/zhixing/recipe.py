@@ -101,8 +101,8 @@ def reshape_choice() -> Any:
     return table_choice(tuple(RESHAPES), tuple(RESHAPES.values()))
 
 
-def reshaped(table: Table, raw: Mapping[str, Any]) -> Table:
-    """The table as the recipe's plain data want it.
+def reshaped(table: Table, raw: Mapping[str, Any], *, ask: bool = False) -> Table:
+    """The table as the recipe's plain data want it; ``ask``: with what is read to predict what comes after its rows.
 
     Raises:
         RecipeError: the settings of the reshape are wrong.
@@ -116,8 +116,8 @@ def reshaped(table: Table, raw: Mapping[str, Any]) -> Table:
     if problems:
         raise RecipeError(problems)
     settings = TypeAdapter(reshape_choice()).validate_python(chosen)
-    out: Table = RESHAPES[settings.name](**settings.keywords()).apply(table)
-    return out
+    reshape = RESHAPES[settings.name](**settings.keywords())
+    return reshape.ask(table) if ask else reshape.apply(table)
 
 
 class EarlyStopping(Settings):
@@ -235,12 +235,18 @@ def recipe_model() -> type[BaseModel]:
         ),
         "training": (training_model(), Field(default={}, description="how the model learns")),
         "seed": (int, Field(default=0, ge=0, lt=2**63, description="all randomness follows from it")),
+        # Of no effect on a run, so no run's recipe has it.
+        "tune": (
+            dict[str, str | tuple[Any, ...]],
+            Field(default={}, exclude=True, description="what `zhixing tune` searches, as lr: log:1e-4:1e-1; open: what matters"),
+        ),
     }
     return create_model("Recipe", __base__=Settings, __doc__="Every setting of a run.", **fields)
 
 
 class Recipe:
-    """A complete, valid recipe. Attributes: ``data``, ``inputs``, ``outputs``, ``fusion``, ``training``, ``seed``."""
+    """A complete, valid recipe. Attributes: ``data``, ``inputs``, ``outputs``, ``fusion``, ``training``, ``seed``,
+    ``tune``."""
 
     data: DataSettings
     inputs: dict[str, Any]
@@ -248,6 +254,7 @@ class Recipe:
     fusion: Any
     training: TrainingSettings
     seed: int
+    tune: dict[str, Any]
 
     def __init__(self, raw: Mapping[str, Any], *, place: object = None) -> None:
         problems = check(raw, complete=True)

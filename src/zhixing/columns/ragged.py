@@ -13,7 +13,19 @@ from torch import Tensor
 from .category import words
 from .column import Finding, is_list, whole
 
-__all__ = ["Items", "append", "first", "flags", "items_of", "keep_rows", "last", "list_lengths", "owners", "unpadded"]
+__all__ = [
+    "Items",
+    "append",
+    "first",
+    "flags",
+    "items_of",
+    "keep_rows",
+    "last",
+    "list_lengths",
+    "owners",
+    "prepend",
+    "unpadded",
+]
 
 Array = NDArray[Any]
 Lengths = NDArray[np.int64]
@@ -55,6 +67,15 @@ def append(values: Array, lengths: Lengths, rows: NDArray[np.bool_], value: int)
     [[1, 2, 9, 9], [3, 0, 1]]
     """
     return np.insert(values, np.cumsum(lengths)[rows], value), lengths + rows
+
+
+def prepend(values: Array, lengths: Lengths, rows: NDArray[np.bool_], value: int) -> tuple[Array, Lengths]:
+    """One more value before the others of each of the ``rows`` [N].
+
+    >>> [part.tolist() for part in prepend(np.array([1, 2]), np.array([2, 0, 0]), np.array([True, False, True]), 9)]
+    [[9, 1, 2, 9], [3, 0, 1]]
+    """
+    return np.insert(values, (np.cumsum(lengths) - lengths)[rows], value), lengths + rows
 
 
 def keep_rows(values: Array, lengths: Lengths, rows: NDArray[np.bool_]) -> tuple[Array, Lengths]:

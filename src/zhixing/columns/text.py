@@ -27,9 +27,9 @@ from .column import (
     text_of,
     whole,
 )
-from .ragged import append, first, flags, keep_rows, list_lengths, owners
+from .ragged import append, first, flags, keep_rows, list_lengths, owners, prepend
 from .segment import HAN, KANA, is_of, segmentation
-from .tokenizers import TOKENIZERS, Plan, Tokenizer, Words, choose, enough, load
+from .tokenizers import ALL, Plan, Tokenizer, Words, choose, enough, load
 from .vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, commonest
 
 __all__ = ["Text"]
@@ -70,6 +70,7 @@ class Text(Column):
     bpe             common strings of bytes                              exactly
     wordpiece       words, rare ones in pieces                           spaced as usual
     sentencepiece   common strings of characters, rare ones in bytes     exactly, but U+2581
+    published       those of published weights, which come with them     as these have it
     ==============  ===================================================  =================
 
     The ids are 0 padding, 1 unknown, 2 begin, 3 end, then the vocabulary. The texts of an output end with an end token,
@@ -90,7 +91,7 @@ class Text(Column):
         self,
         *,
         tokenizer: Annotated[
-            Literal["word", "character", "byte", "bpe", "wordpiece", "sentencepiece"] | None,
+            Literal["word", "character", "byte", "bpe", "wordpiece", "sentencepiece", "published"] | None,
             Field(description="what a token is; left open, chosen by the script and the amount of training text"),
         ] = None,
         vocabulary: Annotated[
@@ -197,15 +198,18 @@ class Text(Column):
         if self.length is None and self.packed:
             self.length = BLOCK
         elif self.length is None:
-            self.length = min(max(int(self.measured["longest"]), 1), MOST)
+            longest = int(self.measured["longest"]) + sum(self.frame)
+            self.length = min(max(longest, 1 + sum(self.frame)), self.codec.most or MOST, MOST)
 
     def learn(self, texts: list[str]) -> Tokenizer:
         """A tokenizer from training texts; what was left open is settled."""
+        if self.tokenizer == "published" and self.fitted is not None:  # put here before
+            return self.fitted
         texts = list(enough(texts))
         self.tokenizer = self.tokenizer or choose(texts, self.role)
         if self.segment == "auto":
             self.segment = segmentation(texts) if self.tokenizer == "word" else "none"
-        return TOKENIZERS[self.tokenizer].train(texts, Plan(self.vocabulary, self.at_least, self.segment))
+        return ALL[self.tokenizer].train(texts, Plan(self.vocabulary, self.at_least, self.segment))
 
     def learn_words(self, words: pa.ChunkedArray) -> Tokenizer:
         """A vocabulary from training rows that are words already."""
@@ -252,12 +256,21 @@ class Text(Column):
                 "blank text: white space alone" if cells.lengths is None and str(cells.strings[row]) else "empty text"
             )
             findings.append(Finding(int(row), reason, "suspect"))
-        for row in np.flatnonzero(lengths > self.length) if not self.packed else ():
-            reason = f"{lengths[row]} tokens, of which the first {self.length} are kept"
+        room = max(0, self.length - sum(self.frame))
+        for row in np.flatnonzero(lengths > room) if not self.packed else ():
+            reason = f"{lengths[row]} tokens, of which the first {room} are kept"
             findings.append(Finding(int(row), reason, "suspect"))
         if not self.packed:
-            ids, lengths = first(ids, lengths, self.length)
+            ids, lengths = first(ids, lengths, room)
+        begins, ends = self.frame
+        ids, lengths = prepend(ids, lengths, present & begins, BEGIN)
+        ids, lengths = append(ids, lengths, present & ends, END)
         return Tensorized(ids, present, sorted(findings, key=lambda finding: finding.index), lengths=lengths)
+
+    @property
+    def frame(self) -> tuple[bool, bool]:
+        """Whether begin and end stand around each text, as published weights may want of what they read."""
+        return self.codec.frame if self.role == "input" else (False, False)
 
     @staticmethod
     def blank_cells(cells: Cells) -> NDArray[np.bool_]:
@@ -287,6 +300,14 @@ class Text(Column):
         """How many bytes of UTF-8 each id stands for, where that is known; the end of a text counts as a line break."""
         counts = self.codec.bytes_of_pieces()
         return None if counts is None else [int(token == END) or count for token, count in enumerate(counts)]
+
+    def absent(self) -> list[int]:
+        """The ids that no text is ever to hold, where published weights say so."""
+        return self.codec.absent()
+
+    def lead(self) -> tuple[int, ...]:
+        """The ids that stand before each text that is written, where published weights want some."""
+        return self.codec.lead
 
     def show(self, value: Tensor) -> dict[str, str]:
         cell = self.restore(value[None])[0]

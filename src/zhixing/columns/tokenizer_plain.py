@@ -37,6 +37,9 @@ class Tokenizer(ABC):
     """
 
     size: int  # ids, the four special ones among them
+    most: int | None = None  # tokens of a text at most
+    frame: tuple[bool, bool] = (False, False)  # whether begin and end stand around a text that is read
+    lead: tuple[int, ...] = ()  # what stands before a text that is written
 
     @classmethod
     @abstractmethod
@@ -58,6 +61,10 @@ class Tokenizer(ABC):
     def bytes_of_pieces(self) -> list[int] | None:
         """How many bytes of UTF-8 each id stands for, where that is so for all; 0 for special ones."""
         return None
+
+    def absent(self) -> list[int]:
+        """The ids that a model never is to give; what is trained here learns them by itself."""
+        return []
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -11,10 +11,24 @@ from typing import Any
 from ..randomness import uniform
 from .segment import UNSPACED, share
 from .tokenizer_plain import Bytes, Characters, Plan, Tokenizer, Words
+from .tokenizer_published import Published
 from .tokenizer_subword import BytePairs, SentencePieces, WordPieces
 from .vocabulary import BEGIN, END, PAD, UNKNOWN
 
-__all__ = ["BEGIN", "END", "PAD", "TOKENIZERS", "UNKNOWN", "Plan", "Tokenizer", "Words", "choose", "enough", "load"]
+__all__ = [
+    "ALL",
+    "BEGIN",
+    "END",
+    "PAD",
+    "TOKENIZERS",
+    "UNKNOWN",
+    "Plan",
+    "Tokenizer",
+    "Words",
+    "choose",
+    "enough",
+    "load",
+]
 
 ENOUGH = 2**25  # characters that a tokenizer is trained on
 MANY = 100_000  # characters from which pairs of bytes can be counted
@@ -27,11 +41,12 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     "wordpiece": WordPieces,
     "sentencepiece": SentencePieces,
 }
+ALL = TOKENIZERS | {"published": Published}  # with the one that is not learned
 
 
 def load(name: str, state: dict[str, Any]) -> Tokenizer:
     """The tokenizer of this name, as it was when it gave this state."""
-    return TOKENIZERS[name].from_state(state)
+    return ALL[name].from_state(state)
 
 
 def enough(texts: Sequence[str]) -> Sequence[str]:

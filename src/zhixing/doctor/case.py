@@ -104,9 +104,9 @@ class Case:
         seen = self.columns[show].show(stored_row(self.stored(show), row)) if show else {}
         text = seen.get("text", "")
         remark = f"{remark}: {text[:80]}{'…' if len(text) > 80 else ''}" if text else remark
-        first = next(iter(self.inputs), None)
-        cell = self.table[first][row].as_py() if first and isinstance(self.table[first].type, str) else None
-        place = self.columns[first].place(cell, self.table.locate) if first and cell else None
+        place = None
+        for name, column in self.inputs.items():
+            place = place or column.place(self.table[name][int(row)].as_py(), self.table.locate)
         return Row(int(row), place or self.table.where(int(row)), remark, seen.get("picture", ""))
 
     # Learning ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from .case import Case
 
-__all__ = ["SEVERITIES", "Check", "Curve", "Finding", "Mend", "Row", "Severity", "in_order"]
+__all__ = ["SEVERITIES", "Check", "Curve", "Finding", "Mend", "Row", "Severity", "escaped", "in_order", "quoted"]
 
 Severity = Literal["note", "warning", "fault"]
 SEVERITIES: tuple[Severity, ...] = ("note", "warning", "fault")
@@ -124,3 +125,17 @@ def in_order(findings: Sequence[tuple[Finding, int]]) -> list[Finding]:
         return explained, -SEVERITIES.index(one.severity), -certainty, place
 
     return [one for one, _ in sorted(findings, key=key)]
+
+
+def escaped(name: str) -> str:
+    """A column's name as a part of an assignment's path, where dots and equals signs would mean something.
+
+    >>> escaped("petal length (cm.)")
+    'petal length (cm\\\\.)'
+    """
+    return name.replace(".", "\\.").replace("=", "\\=")
+
+
+def quoted(name: str) -> str:
+    """A column's name as the value of an assignment, whatever YAML would take it for."""
+    return json.dumps(name, ensure_ascii=False)

@@ -80,12 +80,12 @@ def of_sequence(values: Tensor, mask: Tensor | None, spec: Spec) -> Matrix:
     there = real[..., None]
     mean = values.masked_fill(~there, 0).sum(1) / count
     spread = ((values - mean[:, None]).masked_fill(~there, 0).square().sum(1) / count).sqrt()
-    low, high = (values.masked_fill(~there, x).amin(1) for x in (9e9,)), (values.masked_fill(~there, -9e9).amax(1),)
     none = ~real.any(1, keepdim=True)
-    ends = [x.masked_fill(none, 0) for x in (*low, *high)]
+    low = values.masked_fill(~there, 9e9).amin(1).masked_fill(none, 0)
+    high = values.masked_fill(~there, -9e9).amax(1).masked_fill(none, 0)
     place = (torch.arange(STEPS) * (count - 1) / (STEPS - 1)).round().long()
     course = values.gather(1, place[..., None].expand(-1, -1, values.shape[-1])).masked_fill(none[..., None], 0)
-    return torch.cat([mean, spread, *ends, course.flatten(1)], dim=1).numpy()
+    return torch.cat([mean, spread, low, high, course.flatten(1)], dim=1).numpy()
 
 
 VIEWS: dict[str, Callable[[Tensor, Tensor | None, Spec], Matrix]] = {

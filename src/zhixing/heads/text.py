@@ -48,6 +48,8 @@ class TextHead(Head):
         self.search, self.most = search, search.most or length
         if isinstance(self.decoder, Forced) and (token_bytes := column.token_bytes()) is not None:
             self.decoder.count_bytes(torch.tensor(token_bytes, dtype=torch.float32))
+        if isinstance(self.decoder, Forced):
+            self.decoder.mute(column.absent())
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         out: Tensor = self.decoder(encoding, target)
@@ -79,7 +81,8 @@ class TextHead(Head):
     def answer_metrics(self, answers: list[Any], truth: list[Any]) -> dict[str, float]:
         exact = sum(said == true for said, true in zip(answers, truth, strict=True)) / max(1, len(truth))
         answers, truth = as_texts(answers), as_texts(truth)
-        return {"exact": exact, **overlap(answers, truth), **error_rates(answers, truth)}
+        near = {} if isinstance(self.decoder, CTC) else overlap(answers, truth)  # of what is heard, only errors count
+        return {"exact": exact, **near, **error_rates(answers, truth)}
 
 
 def as_texts(cells: list[Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Attention: each token asks, and is answered by a mean of values weighted by how well their keys match.
 
 Shape legend: B rows, T tokens that ask, S tokens that are asked, D width, H heads, G heads of keys and values,
-C = D / H width of a head.
+C width of a head, D / H where nothing else is asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .normalise import RMSNorm
 from .positions import Rotation
 
 __all__ = ["OPEN", "Attention", "KeysValues", "Mask"]
@@ -98,6 +99,12 @@ class Attention(nn.Module):
     With fewer ``kv_heads`` than ``heads``, each head of keys and values serves several heads of queries: grouped-query
     attention (Ainslie et al. 2023, arXiv:2305.13245), with 1 multi-query attention (Shazeer 2019).
 
+    Args:
+        qkv_bias: biases of queries, keys and values alone, as in Qwen2; None: as ``bias``.
+        qk_norm: divide each head's queries and keys by their root mean square, as in Qwen3 (Dehghani et al. 2023,
+            arXiv:2302.05442, with layer norm).
+        head_width: units of a head; None: width / heads.
+
     Shape: x [B, T, D] and source [B, S, D] to [B, T, D].
 
     Raises:
@@ -110,10 +117,22 @@ class Attention(nn.Module):
     (torch.Size([2, 3, 8]), False)
     """
 
-    def __init__(self, width: int, *, heads: int = 8, kv_heads: int | None = None, bias: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int = 8,
+        kv_heads: int | None = None,
+        bias: bool = True,
+        qkv_bias: bool | None = None,
+        qk_norm: bool = False,
+        head_width: int | None = None,
+        eps: float = 1e-6,
+    ) -> None:
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
-        if width % heads:
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        if head_width is None and width % heads:
             raise UsageError(
                 f"width {width} is not a multiple of {heads} heads", place="attention", mend="Change one of them."
             )
@@ -123,18 +142,20 @@ class Attention(nn.Module):
                 place="attention",
                 mend="Choose kv_heads that divide heads.",
             )
-        self.heads, self.kv_heads, self.head_width = heads, kv_heads, width // heads
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key = nn.Linear(width, kv_heads * self.head_width, bias=bias)
-        self.value = nn.Linear(width, kv_heads * self.head_width, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width or width // heads
+        self.query = nn.Linear(width, heads * self.head_width, bias=qkv_bias)
+        self.key = nn.Linear(width, kv_heads * self.head_width, bias=qkv_bias)
+        self.value = nn.Linear(width, kv_heads * self.head_width, bias=qkv_bias)
+        self.out = nn.Linear(heads * self.head_width, width, bias=bias)
+        self.query_norm = RMSNorm(self.head_width, eps=eps) if qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(self.head_width, eps=eps) if qk_norm else nn.Identity()
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, kv_heads={self.kv_heads}"
 
     def keys_values(self, source_BSD: Tensor, rotation: Rotation | None = None) -> KeysValues:
         """Keys and values of a source, to be asked once or many times."""
-        keys_BGSC = self.split(self.key(source_BSD))
+        keys_BGSC: Tensor = self.key_norm(self.split(self.key(source_BSD)))
         if rotation is not None:
             keys_BGSC = rotation.turn(keys_BGSC)
         return KeysValues(keys_BGSC, self.split(self.value(source_BSD)))
@@ -144,7 +165,7 @@ class Attention(nn.Module):
 
         What is computed is never made of these: the fused kernel does not write them down.
         """
-        query_BHTC, (keys_BGSC, _) = self.split(self.query(x_BTD)), self.keys_values(source)
+        query_BHTC, (keys_BGSC, _) = self.query_norm(self.split(self.query(x_BTD))), self.keys_values(source)
         keys_BHSC = keys_BGSC.repeat_interleave(self.heads // self.kv_heads, dim=1)
         scores = query_BHTC.float() @ keys_BHSC.float().transpose(2, 3) / self.head_width**0.5
         if mask.scores is not None and mask.scores.dtype == torch.bool:
@@ -171,7 +192,7 @@ class Attention(nn.Module):
 
         With a ``cache``, the keys and values of x are first written into its ``slots_T``, and all its slots are asked.
         """
-        query_BHTC = self.split(self.query(x_BTD))
+        query_BHTC: Tensor = self.query_norm(self.split(self.query(x_BTD)))
         if rotation is not None:
             query_BHTC = rotation.turn(query_BHTC)
         if not isinstance(source, KeysValues):

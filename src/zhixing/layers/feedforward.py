@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = ["FeedForward", "FeedForwardKind"]
 
-FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu"]
+FeedForwardKind = Literal["relu", "gelu", "gelu_tanh", "silu", "swiglu", "geglu"]
 
 
 class FeedForward(nn.Module):
@@ -23,11 +23,12 @@ class FeedForward(nn.Module):
     ``gelu_tanh`` the same with GELU's approximation by tanh          GPT-2
     ``silu``      down(silu(up(x)))                                   Marian
     ``swiglu``    down(silu(gate(x)) * up(x))                         Shazeer 2020 (arXiv:2002.05202), Llama
+    ``geglu``     down(gelu_tanh(gate(x)) * up(x))                    the same paper, T5 1.1
     ============= =================================================== =================================
 
     Args:
-        hidden: units in the middle; None: 4 x width, and 8/3 x width (a multiple of 8) for ``swiglu``, whose third
-            matrix then costs no more.
+        hidden: units in the middle; None: 4 x width, and 8/3 x width (a multiple of 8) for ``swiglu`` and
+            ``geglu``, whose third matrix then costs no more.
 
     Shape: [..., D] to the same.
 
@@ -40,8 +41,9 @@ class FeedForward(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        hidden = hidden or (-(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width)
-        self.gate = nn.Linear(width, hidden, bias=bias) if kind == "swiglu" else None
+        gated = kind in ("swiglu", "geglu")
+        hidden = hidden or (-(-8 * width // 24) * 8 if gated else 4 * width)
+        self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
 
@@ -51,7 +53,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.up(x)
         if self.gate is not None:
-            hidden = F.silu(self.gate(x)) * hidden
+            gate = self.gate(x)
+            hidden = hidden * (F.silu(gate) if self.kind == "swiglu" else F.gelu(gate, approximate="tanh"))
         elif self.kind == "relu":
             hidden = F.relu(hidden)
         elif self.kind == "silu":

@@ -253,7 +253,14 @@ def distances(at: Tensor, source_at: Tensor) -> Tensor:
 
 
 def make_positions(
-    kind: PositionKind, *, width: int, heads: int, length: int, causal: bool = False, base: float = 10_000.0
+    kind: PositionKind,
+    *,
+    width: int,
+    heads: int,
+    length: int,
+    causal: bool = False,
+    base: float = 10_000.0,
+    head_width: int | None = None,
 ) -> Positions:
     """One kind of positions for tokens of ``width`` in ``heads`` heads; ``length`` is the most that learned ones take,
     ``base`` that of rotary angles.
@@ -266,7 +273,7 @@ def make_positions(
     if kind == "learned":
         return Learned(width, length=length)
     if kind == "rotary":
-        return Rotary(width // heads, base=base)
+        return Rotary(head_width or width // heads, base=base)
     if kind == "relative":
         return RelativeBias(heads, causal=causal)
     return ALiBi(heads) if kind == "alibi" else Positions()

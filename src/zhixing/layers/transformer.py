@@ -55,6 +55,9 @@ class BlockSettings(Settings):
     norm_input: Annotated[bool, Field(description="also normalise after positions were added")] = False
     eps: Annotated[float, Field(gt=0, description="added to the variance in norms")] = 1e-5
     bias: Annotated[bool, Field(description="biases in linear layers and layer norms")] = True
+    qkv_bias: Annotated[bool | None, Field(description="biases of queries, keys, values; open: as bias")] = None
+    qk_norm: Annotated[bool, Field(description="root mean square norm of each head's queries and keys")] = False
+    head_width: Annotated[int | None, Field(ge=1, description="units of a head; open: width / heads")] = None
     positions: Annotated[PositionKind, Field(description="how the order of tokens is told")] = "sinusoidal"
     base: Annotated[float, Field(gt=1, description="of the angles of rotary positions; larger for longer texts")] = (
         10_000.0
@@ -160,7 +163,10 @@ class TransformerBlock(nn.Module):
         super().__init__()
 
         def attention() -> Residual:
-            layer = Attention(width, heads=settings.heads, kv_heads=settings.kv_heads, bias=settings.bias)
+            chosen = settings.model_dump(
+                include={"heads", "kv_heads", "bias", "qkv_bias", "qk_norm", "head_width", "eps"}
+            )
+            layer = Attention(width, **chosen)
             return Residual(layer, width, settings, skip)
 
         self.attention = attention()
@@ -256,6 +262,7 @@ class Transformer(nn.Module):
             length=length,
             causal=settings.causal,
             base=settings.base,
+            head_width=settings.head_width,
         )
 
         def norm() -> nn.Module:

@@ -47,7 +47,20 @@ MEANINGS = {
     "wer": "wrong, missing and added words, as a share of the true ones; 0 is best",
 }
 # The metric that stands for an output.
-FIRST = ("accuracy", "macro_f1", "micro_f1", "f1", "mae", "rmse", "r2", "bits_per_byte", "bleu", "cer", "perplexity")
+FIRST = (
+    "hit_rate_10",
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+    "f1",
+    "mae",
+    "rmse",
+    "r2",
+    "bits_per_byte",
+    "bleu",
+    "cer",
+    "perplexity",
+)
 TURNING = frozenset(("R", "AL", "AN", "RLE", "RLO", "RLI", "LRO", "LRE"))  # Unicode's, of letters
 SHARES = ("accuracy",)  # of rows, so they have an interval and read well as a percentage
 

@@ -114,12 +114,13 @@ def beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def verdict(
-    bracket: Bracket, scores: Sequence[Mapping[int, Sequence[float]]], failed: set[int], eta: int
+    bracket: Bracket, scores: Sequence[Mapping[int, Sequence[float]]], gone: set[int], eta: int
 ) -> tuple[dict[int, int], set[int]]:
     """Of one bracket's trials: the rung that each is to reach as far as can be told, and those that are to stop.
 
-    ``scores`` holds, for each rung, the values of the trials that have been there, by number. A rung is judged when
-    every trial that was to reach it has been there or has failed.
+    ``scores`` holds, for each rung, the values of the trials that have been there, by number; ``gone`` are trials that
+    have failed or have been stopped, and of which nothing more will come. A rung is judged when every other trial that
+    was to reach it has been there.
 
     >>> verdict(Bracket(0, 3, 0), [{0: [0.1], 1: [0.3], 2: [0.2]}, {}], set(), 3)
     ({0: 0, 1: 1, 2: 0}, {0, 2})
@@ -129,11 +130,11 @@ def verdict(
     entrants = list(bracket.numbers)
     for rung in range(bracket.start, len(scores) - 1):
         here = scores[rung]
-        if any(number not in here and number not in failed for number in entrants):
+        if any(number not in here and number not in gone for number in entrants):
             break
-        ranked = order({number: here[number] for number in entrants if number in here and number not in failed})
+        ranked = order({number: here[number] for number in entrants if number in here})
         kept = ranked[: going_on(len(entrants), eta)]
-        stopped |= set(entrants) - set(kept) - failed
+        stopped |= set(entrants) - set(kept) - gone
         goal |= dict.fromkeys(kept, rung + 1)
         entrants = kept
     return goal, stopped

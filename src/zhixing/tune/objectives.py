@@ -18,8 +18,8 @@ __all__ = ["COSTS", "Objective", "objectives_of", "oriented", "values_of"]
 
 # Metrics of which less is better; of a head's own goal, the head says it.
 LESS = frozenset({
-    "loss", "log_loss", "ece", "rmse", "mae", "median_ae", "mape", "smape", "mase", "rmse_scaled", "pinball",
-    "perplexity", "bits_per_byte", "bits_per_character", "cer", "wer", "hamming_loss", "brier",
+    "loss", "log_loss", "ece", "rmse", "mae", "median_ae", "mase", "pinball_loss", "perplexity", "bits_per_byte", "cer",
+    "wer", "hamming_loss",
 })  # fmt: skip
 
 

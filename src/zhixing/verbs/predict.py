@@ -31,7 +31,7 @@ from ..data.store import Encoded
 from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
 from ..model import Model
-from ..recipe import Recipe
+from ..recipe import Recipe, reshaped
 from ..run import finite
 from .collect import EXACT, collect
 from .sources import SUFFIXES, as_table
@@ -80,6 +80,16 @@ def predict_table(
         problems += [replace(problem, row=start + problem.row) for problem in found]
         progress(min(table.rows, start + size))
     return pa.concat_tables(parts, promote_options="permissive"), problems
+
+
+def asked_table(recipe: Recipe, source: Any) -> Table:
+    return asking(recipe, as_table(recipe, source))
+
+
+def asking(recipe: Recipe, table: Table) -> Table:
+    """The table; a log, or a long series, as what is read to predict what comes after it."""
+    lacks = any(name not in table.columns for name in recipe.inputs)
+    return reshaped(table, recipe.plain(), ask=True) if lacks and recipe.inputs else table
 
 
 def rows_from(table: Table, start: int, size: int) -> Table:
@@ -141,7 +151,7 @@ def predict(
     Raises:
         DataError: a row cannot be read; it is named.
     """
-    table = as_table(recipe, source)
+    table = asked_table(recipe, source)
     answers, problems = predict_table(recipe, columns, model, table, device=device, probabilities=probabilities)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
@@ -210,9 +220,9 @@ def check_out(out: Path) -> None:
 def table_of(recipe: Recipe, inputs: Sequence[str], folder: Path) -> Table:
     """What was asked for on the command line; ``folder`` is a temporary one for standard input."""
     if not inputs or list(inputs) == ["-"]:
-        return from_standard_input(folder)
+        return asking(recipe, from_standard_input(folder))
     if len(inputs) == 1:
-        return as_table(recipe, inputs[0])
+        return asked_table(recipe, inputs[0])
     strange = [name for name in inputs if Path(name).suffix.lower() not in SUFFIXES]
     if strange:
         raise UsageError(f"{strange[0]!r} is no picture or sound", mend="Give one table, one folder, or such files.")

@@ -1,0 +1,119 @@
+"""A tokenizer that comes with published weights: its own pieces, under this project's ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .tokenizer_plain import Ids, Plan, Tokenizer
+from .tokenizer_subword import library_of
+from .vocabulary import END, PAD, SPECIAL, UNKNOWN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+__all__ = ["Facts", "Published"]
+
+FIRST = len(SPECIAL)
+NONE = -1  # there is no such token among theirs
+
+
+class Facts(NamedTuple):
+    """What is known of a published tokenizer beside its pieces; all ids are its own.
+
+    ``special`` are those of padding, unknown, begin and end, -1 where it has none; one id may serve as two of them.
+    ``rows`` is how many vectors the weights hold, which may be more than there are pieces. ``begins`` and ``ends`` say
+    what surrounds a text that is read, ``lead`` what stands between begin and a text that is written. ``most`` is the
+    most tokens of a text, None where there is no limit.
+    """
+
+    special: tuple[int, int, int, int]
+    rows: int
+    begins: bool = False
+    ends: bool = False
+    lead: tuple[int, ...] = ()
+    most: int | None = None
+
+    def order(self) -> NDArray[np.int64]:
+        """Their id of each of ours, -1 where they have none: the four special ones, then all others in their order.
+
+        >>> Facts((2, -1, 0, 0), 4).order().tolist()
+        [2, -1, 0, 0, 1, 3]
+        """
+        others = [token for token in range(self.rows) if token not in self.special]
+        return np.array([*self.special, *others], np.int64)
+
+
+class Published(Tokenizer):
+    """The pieces of a file ``tokenizer.json`` or its like, with ids in another order: 0 to 3 are padding, unknown,
+    begin and end, as everywhere here.
+
+    A text that spells the name of a special token is taken for text. Nothing is learned from training texts.
+    """
+
+    def __init__(self, library: Library, facts: Facts) -> None:
+        self.facts = facts
+        self.order = facts.order()
+        self.size = len(self.order)
+        self.lead = tuple(self.own_id(token) for token in facts.lead)
+        self.most, self.frame = facts.most, (facts.begins, facts.ends)
+        library.no_truncation()
+        library.no_padding()
+        self.spelled = library.to_str()  # what comes now is no part of the file's form
+        library.encode_special_tokens = True
+        self.library = library
+        self.ours = np.full(max(facts.rows, library.get_vocab_size()), UNKNOWN, np.int32)
+        self.ours[self.order[FIRST:]] = np.arange(FIRST, self.size)
+        self.pieces = [library.id_to_token(int(token)) if token != NONE else None for token in self.order]
+
+    def own_id(self, token: int) -> int:
+        """Our id of one of theirs."""
+        return int(np.flatnonzero(self.order == token)[0])
+
+    def absent(self) -> list[int]:
+        """Our ids that the published model never gives: those it does not know, and one that stands there twice."""
+        special = [token for token in range(FIRST) if self.order[token] == NONE]
+        twice = [token for token in range(END) if self.order[token] != NONE and self.order[token] == self.order[END]]
+        return sorted({PAD, *special, *twice})
+
+    @classmethod
+    def train(cls, texts: Sequence[str], plan: Plan) -> Self:
+        raise DataError(
+            "a published tokenizer comes with published weights and is not learned",
+            place="a column of type text",
+            mend="Name the model's folder as the encoder or decoder, or choose another tokenizer.",
+        )
+
+    def encode(self, texts: Sequence[str]) -> Ids:
+        done = [found.ids for found in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
+        lengths = np.fromiter(map(len, done), np.int64, len(done))
+        theirs = np.fromiter((token for row in done for token in row), np.int64, int(lengths.sum()))
+        return self.ours[theirs], lengths
+
+    def decode(self, ids: Sequence[int]) -> str:
+        theirs = [int(self.order[token]) for token in ids if token >= FIRST]
+        return self.library.decode(theirs, skip_special_tokens=True)
+
+    def piece(self, token: int) -> str:
+        return self.pieces[token] or f"[{token}]"
+
+    def bytes_of_pieces(self) -> list[int] | None:
+        """Known of byte-level pieces alone, where each byte is spelled as one letter."""
+        if '"ByteLevel"' not in json.dumps(json.loads(self.spelled).get("decoder")):
+            return None
+        return [0] * FIRST + [len(piece or "") for piece in self.pieces[FIRST:]]
+
+    def state(self) -> dict[str, Any]:
+        return {"json": json.loads(self.spelled), "facts": self.facts._asdict()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        facts = state["facts"]
+        special, lead = tuple(map(int, facts["special"])), tuple(map(int, facts["lead"]))
+        assert len(special) == FIRST
+        return cls(library_of(state["json"]), Facts(**{**facts, "special": special, "lead": lead}))

@@ -1,0 +1,56 @@
+"""The learning rate, by a range test (Smith, "Cyclical learning rates for training neural networks", 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..case import Case
+from ..finding import Curve, Finding, Mend
+from ..trial import Trial, run_trial
+
+__all__ = ["rate"]
+
+
+def rate(case: Case) -> Iterator[Finding]:
+    """A short run at the recipe's rate beside what a range test finds.
+
+    Too high: the loss grows, or much of it does on the way. Too low: it hardly falls, and at the found rate it does.
+    """
+    trial = case.trial
+    if trial.error or not trial.finite:
+        return
+    search = case.found_rate
+    found = search.steepest_rate
+    asked = max(trial.rates)
+    curve = Curve(search.rates, search.losses, "learning rate", "loss")
+    mend = Mend((f"training.optimizer.lr={found:.2g}",))
+    evidence = {"rate": asked, "found": found, "start": trial.start(), "end": trial.end(), "highest": max(trial.finite)}
+    start, end, top = trial.start(), trial.end(), max(trial.finite)
+    if end > 1.3 * start + 0.05 or top > 4 * start + 1:
+        yield Finding(
+            "rate", "fault" if end > start else "warning",
+            f"at the learning rate {asked:.2g} the loss goes from {start:.4g} to {end:.4g} in {len(trial.losses)} steps "
+            f"(highest {top:.4g}): the rate is too high; a range test finds {found:.2g}",
+            sure=0.9, evidence=evidence, curve=curve, mend=mend,
+        )  # fmt: skip
+        return
+    best = run_trial(case, case.fresh(), rate=found) if found > 5 * asked or 5 * found < asked else trial
+    if hardly_falls(trial, best):
+        low = found > asked
+        yield Finding(
+            "rate", "fault" if (best.start() - best.end()) > 0.2 * best.start() else "warning",
+            f"at the learning rate {asked:.2g} the loss goes from {start:.4g} to {end:.4g} in {len(trial.losses)} steps, "
+            f"at {found:.2g} (found by a range test) to {best.end():.4g}: the rate is too {'low' if low else 'high'}",
+            sure=0.9, evidence={**evidence, "end_at_found": best.end()}, curve=curve, mend=mend,
+        )  # fmt: skip
+        return
+    yield Finding(
+        "rate", "note", f"the learning rate is {asked:.2g} at most, a range test finds {found:.2g}",
+        sure=0.7, evidence=evidence, curve=curve,
+    )  # fmt: skip
+
+
+def hardly_falls(trial: Trial, best: Trial) -> bool:
+    """Whether a run falls by less than a tenth of what the other one does, which falls clearly."""
+    ours, theirs = trial.start() - trial.end(), best.start() - best.end()
+    return theirs > 0.1 * best.start() and ours < 0.1 * theirs

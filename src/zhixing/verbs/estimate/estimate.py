@@ -1,0 +1,250 @@
+"""``zhixing estimate``: what a training will take, before anything is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...columns import Column
+from ...console import Console
+from ...data.batches import Order
+from ...data.packing import pack
+from ...data.prepare import Prepared, encode_all, prepare
+from ...data.source import open_source
+from ...data.split import split
+from ...data.store import cache_folder
+from ...data.table import Table
+from ...recipe import Recipe, reshaped
+from ...run import RunFolder, make_columns
+from ..alignment import alignable
+from ..assemble import Session
+from ..complete import complete
+from ..sources import stratify_by, tell_broken
+from ..train import build, describe_source, resolved
+from .dry import DryStep
+from .machine import device_free, host_free, peak_bytes, power_of, process_age, resident_bytes, unread_bytes
+from .plan import (
+    EFFICIENCY,
+    PROGRAM_LATER,
+    Plan,
+    changes,
+    energy,
+    largest_batch,
+    layers_told,
+    longest,
+    memory_parts,
+    rates,
+    time_from_operations,
+    typical,
+)  # fmt: skip
+from .rehearsal import Rehearsal, rehearse, scratch_folder
+
+__all__ = ["estimate"]
+
+SMALL = 0.4  # of free memory: a model that takes more is not tried out
+TRIED = 8.0  # seconds of a step: one that takes longer by its operations is not tried out
+
+
+def estimate(
+    subject: Any,
+    raw: Mapping[str, Any],
+    *,
+    encoder: Any = None,
+    device: torch.device,
+    trial: bool = True,
+    watts: float | None = None,
+    price: float | None = None,
+    carbon: float | None = None,
+    console: Console,
+) -> dict[str, Any]:
+    """What training on a source by a recipe takes, as JSON; nothing is trained and nothing is written but the cache.
+
+    The data are prepared as training prepares them (and are found in the cache afterwards). Parameters, operations and
+    memory come from a dry step (:mod:`.dry`), in which no weight is allocated. Where the model is small beside the
+    memory that is free, a rehearsal (:mod:`.rehearsal`) tells the time and the memory of all around it; of a larger
+    one, or without ``trial``, the time is told from its operations and the machine's rate of matrix products.
+
+    Args:
+        subject: a source, the folder of a run, whose recipe is then taken, or None: the source that the recipe names.
+        watts: drawn while training, in place of the stated model.
+        price: of an hour of this machine; ``carbon``: grams for a kilowatt-hour.
+
+    Raises:
+        RecipeError, UsageError, DataError: as training would.
+    """
+    began = time.perf_counter()
+    age, program = process_age(), resident_bytes()
+    if isinstance(subject, str | Path) and (Path(subject) / "recipe.yaml").is_file():
+        raw, subject = RunFolder(subject).recipe().plain(), None
+    source = raw["data"]["source"] if subject is None else subject
+    table = reshaped(open_source(source), raw)
+    tell_broken(table.problems, console)
+    done = complete(raw, table, encoder, source=describe_source(source, table))
+    recipe = Recipe(done.raw)
+    columns, prepared, saved = ready(recipe, table, console)
+    recipe = resolved(recipe, columns, device)
+    data = {"rows": table.rows, "splits": {name: len(rows) for name, rows in prepared.split.items()}}
+    blocks = pack(prepared, columns, seed=recipe.seed)
+    plan = plan_of(recipe, columns, blocks, device, done.modules)
+    start = (age or 0.0) + time.perf_counter() - began - saved
+    prepared_peak, held = peak_bytes(), resident_bytes()
+    dry = plan.dry()
+    own = max(0, resident_bytes() - held)  # of what this estimate itself has loaded
+    rate = rates(device)
+    room = device_free(device)
+    seen: Rehearsal | None = None
+    if trial and fits_a_trial(dry, room, rate(dry.precision.name)):
+        model = build(recipe, columns, done.modules)
+        usable = alignable(prepared, table, columns, model, recipe.data.on_error)
+        usable = pack(usable, columns, seed=recipe.seed)
+        quiet = Console(quiet=True)
+        with scratch_folder(recipe) as folder:
+            seen = rehearse(Session(folder, recipe, table, columns, usable, device, quiet, model, {}))
+    times = timed_parts(seen, plan, start, rate(dry.precision.name))
+    memory = memory_told(seen, dry, recipe, device, program, prepared_peak, held, own)
+    peak = memory["peak_bytes"] if device.type == "cpu" else memory["device_peak_bytes"]
+    others = max(0, peak - dry.bytes)
+    free = (room or 0) + (held if device.type == "cpu" else 0)
+    largest = largest_batch(plan, dry, free, others) if room is not None else None
+    threads = recipe.training.threads or 1
+    return {
+        "data": {"source": recipe.data.source, **data},
+        "parameters": dry.parameters,
+        "layers": layers_told(dry),
+        "forward_flops_per_row": dry.forward_flops // dry.rows,
+        "step_flops": dry.step_flops,
+        "batch_rows": dry.rows,
+        "steps": plan.steps,
+        "precision": f"{dry.precision.name}: {dry.precision.reason}",
+        "memory": memory | {"free_bytes": room, "fits": None if room is None else peak <= free},
+        "time": times,
+        "energy": energy(times["seconds"], power_of(device, threads, watts), price, carbon),
+        "largest_batch": largest,
+        "changes": changes(plan, dry, peak, times["training"], rate),
+        "notes": notes(recipe, dry, seen),
+    }
+
+
+def ready(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Column], Prepared, float]:
+    """Columns and data as training has them, and the seconds that are saved when it finds them in the cache."""
+    parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
+    columns = make_columns(recipe)
+    marks: list[float] = []
+
+    def progress(name: str, done: int, rows: int) -> None:
+        marks.append(time.perf_counter())
+        console.progress(f"preparing {name}", done, rows)
+
+    with console:
+        prepared = prepare(
+            table, columns, parts, cache=cache_folder(), on_error=recipe.data.on_error, progress=progress
+        )
+    if len(marks) <= len(columns):  # a single word from each: they were found
+        return columns, prepared, 0.0
+    start = time.perf_counter()
+    encode_all(table, columns, cache=cache_folder())
+    return columns, prepared, max(0.0, marks[-1] - marks[0] - (time.perf_counter() - start))
+
+
+def plan_of(
+    recipe: Recipe, columns: Mapping[str, Column], prepared: Prepared, device: torch.device, modules: Mapping[str, Any]
+) -> Plan:
+    """How many steps of how many rows, as :func:`make_loop` has them."""
+    training, rows = recipe.training, prepared.split["train"]
+    order = Order(rows, len(rows) if training.optimizer.name == "gradient_descent" else training.batch_size)
+    epochs = training.epochs
+    if training.tokens is not None:
+        total = sum(n * len(rows) for name, n in mean_lengths(prepared).items() if name in recipe.outputs)
+        epochs = training.tokens / max(1.0, total)
+    steps = max(1, round(epochs * order.steps_per_epoch))
+    biggest = -(-len(rows) // order.steps_per_epoch)
+    return Plan(recipe, columns, device, biggest, steps, longest(prepared), typical(prepared), modules)
+
+
+def mean_lengths(prepared: Prepared) -> dict[str, float]:
+    from ...columns.column import Ragged
+
+    rows = prepared.split["train"]
+    return {
+        name: float(column.lengths_of(rows).mean())
+        for name, column in prepared.columns.items()
+        if isinstance(column, Ragged)
+    }
+
+
+def fits_a_trial(dry: DryStep, room: int | None, rate: float) -> bool:
+    """Whether the real model may be built and a few steps be taken."""
+    small = room is None or dry.bytes < SMALL * room
+    host = host_free()
+    small &= host is None or dry.weights < SMALL * host
+    return small and dry.step_flops / rate < TRIED
+
+
+# Assembling -----------------------------------------------------------------------------------------------------------
+
+
+def timed_parts(seen: Rehearsal | None, plan: Plan, start: float, rate: float) -> dict[str, Any]:
+    if seen is None:
+        least, likely = time_from_operations(plan, rate)
+        return {
+            "seconds": round(start + likely, 3),
+            "from": f"the operations of training at {EFFICIENCY:.0%} of {rate / 1e9:,.0f} GFLOP/s, the rate of large "
+            "matrix products here; validation and the rest are left out",
+            "at_least": round(start + least, 3),
+            "start": round(start, 3),
+            "training": round(likely, 3),
+            "step": round(likely / plan.steps, 6),
+        }
+    return {
+        "seconds": round(start + seen.seconds, 3),
+        "from": f"{seen.timed_steps} timed steps",
+        "start": round(start + seen.once, 3),
+        "training": round(seen.training, 3),
+        "step": round(seen.step, 6),
+        "validation": round(seen.validation * seen.validations, 3),
+        "checkpoints": round(seen.checkpoint * seen.checkpoints, 3),
+        "final": round(seen.final, 3),
+    }
+
+
+def memory_told(
+    seen: Rehearsal | None, dry: DryStep, recipe: Recipe, device: torch.device,
+    program: int, prepared_peak: int, held: int, own: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Peak memory of the process, and on a GPU of the device, by part."""
+    parts = memory_parts(dry, recipe)
+    unread = unread_bytes(cache_folder())
+    on_host = parts if device.type == "cpu" else {"checkpoint being written": parts["checkpoint being written"]}
+    data = max(0, held - program) + unread
+    from_parts = program + data + sum(on_host.values()) + PROGRAM_LATER
+    training = seen.peak_bytes - own + unread + seen.more_bytes if seen is not None else from_parts
+    peak = max(training, prepared_peak)
+    told: dict[str, Any] = {
+        "peak_bytes": peak,
+        "when": "training" if training >= prepared_peak else "preparing the data",
+        "from": "a rehearsal" if seen is not None else "the sum of the parts",
+        "parts_bytes": {"program": program, "data": data, **on_host, "everything else": 0},
+        "sum_of_parts_bytes": max(from_parts, prepared_peak),
+    }
+    told["parts_bytes"]["everything else"] = max(0, peak - sum(told["parts_bytes"].values()))
+    if device.type != "cpu":
+        tensors = {name: size for name, size in parts.items() if name != "checkpoint being written"}
+        measured = seen.device_bytes if seen is not None and seen.device_bytes is not None else 0
+        told["device_parts_bytes"] = tensors
+        told["device_peak_bytes"] = max(measured, sum(tensors.values()))
+    return told
+
+
+def notes(recipe: Recipe, dry: DryStep, seen: Rehearsal | None) -> list[str]:
+    out = []
+    if recipe.training.early_stopping is not None:
+        out.append("training may stop early, and then takes less")
+    if not dry.whole:
+        out.append("the loss cannot be followed without computing it: its own memory and operations are left out")
+    if seen is None:
+        out.append("no step was tried out")
+    return out
