@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from column_cells import done, fit, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zhixing.columns.column import Tensorized
 from zhixing.columns.history import History
 from zhixing.columns.ragged import append, first, keep_rows, last, list_lengths, owners
 from zhixing.columns.tags import Tags
@@ -27,21 +26,7 @@ ODD = [None, "", "  ", "|", " | |", "rum", "tea|rum|gin"]
 
 
 def fitted(cells: Any, role: str = "input", **keywords: Any) -> History:
-    column = History(**keywords)
-    column.role = role  # type: ignore[assignment]
-    column.fit(cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells]), Path)
-    return column
-
-
-def done(column: History, cells: Any) -> Tensorized:
-    return column.tensorize(cells if isinstance(cells, pa.Array) else pa.array(cells), Path)
-
-
-def rows_of(result: Tensorized) -> list[list[int]]:
-    assert result.lengths is not None
-    assert result.lengths.sum() == len(result.values)
-    ends = np.cumsum(result.lengths).tolist()
-    return [result.values[end - n : end].tolist() for end, n in zip(ends, result.lengths.tolist(), strict=True)]
+    return fit(History(**keywords), cells, role)
 
 
 def restored(column: History, cells: Any) -> list[Any]:

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from column_cells import done, fit, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zhixing.columns.column import Tensorized
 from zhixing.columns.labels import Labels
 from zhixing.columns.text import Text
 from zhixing.errors import DataError
@@ -26,21 +26,7 @@ LISTS = pa.list_(pa.string())
 
 
 def fitted(cells: Any, role: str = "output", **keywords: Any) -> Labels:
-    column = Labels(**keywords)
-    column.role = role  # type: ignore[assignment]
-    column.fit(cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells]), Path)
-    return column
-
-
-def done(column: Labels, cells: Any) -> Tensorized:
-    return column.tensorize(cells if isinstance(cells, pa.Array) else pa.array(cells), Path)
-
-
-def rows_of(result: Tensorized) -> list[list[int]]:
-    assert result.lengths is not None
-    assert result.lengths.sum() == len(result.values)
-    ends = np.cumsum(result.lengths).tolist()
-    return [result.values[end - n : end].tolist() for end, n in zip(ends, result.lengths.tolist(), strict=True)]
+    return fit(Labels(**keywords), cells, role)
 
 
 @pytest.mark.parametrize("role", ["input", "output"])

@@ -9,19 +9,18 @@ import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from column_cells import done, fit, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
 from zhixing.columns.category import Category
-from zhixing.columns.column import Tensorized
 from zhixing.columns.segment import cut_words, join_words, segmentation
 from zhixing.columns.text import PORTION, Text, portions
 from zhixing.columns.tokenizer_plain import Characters
@@ -44,26 +43,12 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)  # no lon
 
 
 def fitted(cells: Any, role: str = "input", **keywords: Any) -> Text:
-    column = Text(**keywords)
-    column.role = role  # type: ignore[assignment]
-    column.fit(cells if isinstance(cells, pa.ChunkedArray) else pa.chunked_array([cells]), Path)
-    return column
+    return fit(Text(**keywords), cells, role)
 
 
 @cache
 def column_of(tokenizer: str, role: str = "input") -> Text:
     return fitted(ENGLISH + CHINESE, role, tokenizer=tokenizer, length=5000)
-
-
-def done(column: Text, cells: Any) -> Tensorized:
-    return column.tensorize(cells if isinstance(cells, pa.Array) else pa.array(cells), Path)
-
-
-def rows_of(result: Tensorized) -> list[list[int]]:
-    assert result.lengths is not None
-    assert result.lengths.sum() == len(result.values)
-    ends = np.cumsum(result.lengths).tolist()
-    return [result.values[end - n : end].tolist() for end, n in zip(ends, result.lengths.tolist(), strict=True)]
 
 
 def padded(rows: list[list[int]]) -> torch.Tensor:

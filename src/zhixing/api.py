@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from . import recipe as recipes
+from .calibration import Sets, parse
 from .columns import Column
 from .console import Console
 from .model import Model
@@ -44,6 +46,8 @@ class Run(RunFolder):
         self.model: Model = build_model(self.settings, self.fitted, modules)  # type: ignore[arg-type]
         self.load_weights(self.model, content["model.safetensors"])
         self.model.to(self.device).channels_last().eval()
+        fitted = content.get("calibration.json")
+        self.calibrations = parse(json.loads(fitted), place=self.path) if fitted is not None else {}
 
     def evaluate(self, source: Any = None, *, part: str | None = None) -> dict[str, dict[str, float]]:
         """Metrics by output column: of a split of the run's own data, or of all rows of another source.
@@ -62,22 +66,44 @@ class Run(RunFolder):
         environment = self.read_json("environment.json") or {}
         return evaluate(
             self.settings, self.fitted, self.model, source, part=part, device=self.device, console=console,
-            trained_on=environment.get("data_fingerprint"),
+            trained_on=environment.get("data_fingerprint"), calibrations=self.calibrations,
         )  # fmt: skip
 
-    def predict(self, source: Any, *, probabilities: bool = False) -> Any:
+    def predict(
+        self, source: Any, *, probabilities: bool = False, coverage: float | None = None, sets: Sets = "threshold"
+    ) -> Any:
         """Predictions for the rows of a source, in its order: a table of the same kind as went in.
 
         ``source`` is whatever :func:`zhixing.train` takes, or a list of cells (paths, numbers, pictures as arrays) for
         a run with a single input, or a list of mappings. A pandas frame gives a pandas frame with the same index;
         everything else an Arrow table. ``probabilities`` adds those of all classes.
 
+        Probabilities are calibrated by a temperature that was fitted on validation rows, where there were such. With a
+        ``coverage`` such as 0.9 there is beside each class a set of classes, and beside each number an interval, that
+        hold the truth of as many rows: ``label_set``, ``price_low`` and ``price_high``. ``sets`` says how sets are
+        made: ``threshold`` gives the smallest; ``adaptive`` larger ones where the model wavers, with a chance in it.
+
         Raises:
             DataError: a row cannot be read; nothing is left out in silence.
+            UsageError: coverage is asked for that the run cannot give.
         """
-        from .verbs.predict import predict
+        from .verbs.predict import Wanted, predict
 
-        return predict(self.settings, self.fitted, self.model, source, device=self.device, probabilities=probabilities)
+        wanted = Wanted(probabilities, coverage, sets, self.calibrations)
+        return predict(self.settings, self.fitted, self.model, source, device=self.device, wanted=wanted)
+
+    def explain(self, source: Any = None, *, part: str = "test", **wanted: Any) -> Any:
+        """What each part of a row adds to the answer, for the rows of a source or of a split of the run's own data.
+
+        ``wanted`` are the fields of :class:`zhixing.explain.Plan`: ``methods``, ``output``, ``nearest``, ``flips``, …
+        Gives a :class:`zhixing.explain.Explained`.
+        """
+        from .explain import Plan, explain
+
+        return explain(
+            self.settings, self.fitted, self.model, source, plan=Plan(**wanted), part=part, own=self.source,
+            device=self.device, console=Console(quiet=True),
+        )  # fmt: skip
 
     def report(self) -> Path:
         """Write the report anew; gives its path."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": ("zhixing.commands.tune:tune", "Search for a better recipe for DATA; confirm it on test rows."),
     "evaluate": ("zhixing.commands.evaluate:evaluate", "Measure a run on its test rows, or on other DATA."),
     "predict": ("zhixing.commands.predict:predict", "Predict for files, folders, tables or standard input."),
+    "explain": ("zhixing.commands.explain:explain", "Say what each part of a row adds to a run's answer."),
     "report": ("zhixing.commands.report:report", "Write a run's report and model card anew."),
     "describe": ("zhixing.commands.describe:describe", "Say what DATA, a RUN or a RECIPE holds and needs."),
     "estimate": ("zhixing.commands.estimate:estimate", "Say what training will take, before anything is trained."),

@@ -120,6 +120,17 @@ def reshaped(table: Table, raw: Mapping[str, Any], *, ask: bool = False) -> Tabl
     return reshape.ask(table) if ask else reshape.apply(table)
 
 
+class Pretrained(Settings):
+    """The published model whose weights a column's encoder or decoder starts from. Written by `encoder: ./FOLDER`."""
+
+    source: Annotated[str, Field(description="its folder or file, or its name on the hub")]
+    sha256: Annotated[str, Field(description="of its files")]
+    allow_pickle: Annotated[bool, Field(description="read a pickle too, with weights_only")] = False
+
+
+PRETRAINED = Field(default=None, description="the weights that it starts from; open: none")
+
+
 class EarlyStopping(Settings):
     """Stop when the validation score no longer improves."""
 
@@ -197,6 +208,7 @@ def input_settings(kind: str) -> type[Settings]:
             Field(default=default, description="what reads the column"),
         )
     }
+    extra["pretrained"] = (Pretrained | None, PRETRAINED)
     if kind in AUGMENTS:
         extra["augment"] = (
             named(AUGMENTS[kind], "custom"),
@@ -215,6 +227,7 @@ def output_settings(kind: str) -> type[Settings]:
                 default="transformer", description="what writes the text; ctc: one token or none a step of the input"
             ),
         )
+        extra["pretrained"] = (Pretrained | None, PRETRAINED)
     extra["importance"] = (Annotated[float, Field(gt=0, description="how much its loss counts beside others")], 1.0)
     return settings_of(COLUMNS[kind], name=kind, tag="type", extra=extra)
 
@@ -238,7 +251,7 @@ def recipe_model() -> type[BaseModel]:
         # Of no effect on a run, so no run's recipe has it.
         "tune": (
             dict[str, str | tuple[Any, ...]],
-            Field(default={}, exclude=True, description="what `zhixing tune` searches, as lr: log:1e-4:1e-1; open: what matters"),
+            Field(default={}, exclude=True, description="settings that `zhixing tune` varies; open: those that matter"),
         ),
     }
     return create_model("Recipe", __base__=Settings, __doc__="Every setting of a run.", **fields)

@@ -37,6 +37,7 @@ from .settings import Settings, parameters_of
 __all__ = ["RunFolder", "build_model", "environment", "finite", "make_columns", "new_folder", "write_whole"]
 
 FILES = ("recipe.yaml", "columns.json", "model.safetensors")
+OPTIONAL = ("calibration.json",)  # needed to predict where it is there
 
 
 def make_columns(recipe: Recipe) -> dict[str, Column]:
@@ -207,7 +208,8 @@ class RunFolder:
         """Write the weights, then the manifest of hashes that marks the run as finished."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         write_whole(self.path / "model.safetensors", serialise_tensors(tensors))
-        entries = {name: {"sha256": self.hash(name)} for name in FILES}
+        there = [name for name in OPTIONAL if (self.path / name).is_file()]
+        entries = {name: {"sha256": self.hash(name)} for name in (*FILES, *there)}
         self.write_json("manifest.json", {"format": 1, "files": entries})
 
     def hash(self, name: str) -> str:
@@ -226,7 +228,8 @@ class RunFolder:
                 place=self.path,
                 mend=f"Go on with it: zhixing train --resume {self.path}",
             )
-        return {name: self.verified(name, manifest) for name in FILES}
+        more = [name for name in OPTIONAL if name in manifest.get("files", ())]  # one that is not named is none of ours
+        return {name: self.verified(name, manifest) for name in (*FILES, *more)}
 
     def load_weights(self, model: Model, content: bytes) -> None:
         """Put weights that :meth:`verify` gave into the run's model.

@@ -240,6 +240,18 @@ def path_of(cell: Any, locate: Locate) -> str | None:
         return None
 
 
+def existing_file(cell: str, locate: Locate) -> Path:
+    """The file that a cell names, which is there and holds something. Raises ValueError."""
+    path = locate(cell)
+    if path.is_dir():
+        raise ValueError(f"a folder, not a file: {path}")
+    if not path.is_file():
+        raise ValueError(f"the file is missing: {path}")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    return path
+
+
 def sample(values: pa.ChunkedArray, most: int = 1000) -> list[Any]:
     """Some non-empty cells: one, drawn at random, from each of ``most`` equal stretches of the column.
 

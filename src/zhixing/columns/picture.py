@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
-from .column import Finding, Locate, shorten
+from .column import Finding, Locate, existing_file, shorten
 
 __all__ = ["open_picture", "picture_uri", "read_picture"]
 
@@ -61,14 +61,7 @@ def source_of(cell: Any, locate: Locate) -> Path | io.BytesIO:
         return io.BytesIO(cell)
     if not isinstance(cell, str):
         raise ValueError(f"not a path, bytes or an array: {shorten(cell)}")
-    path = locate(cell)
-    if path.is_dir():
-        raise ValueError(f"a folder, not a file: {path}")
-    if not path.is_file():
-        raise ValueError(f"the file is missing: {path}")
-    if path.stat().st_size == 0:
-        raise ValueError("the file is empty")
-    return path
+    return existing_file(cell, locate)
 
 
 def read_picture(picture: Pillow.Image, channels: int, size: tuple[int, int], fit: str) -> Bytes:

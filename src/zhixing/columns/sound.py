@@ -9,14 +9,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, MissingExtraError
-from .column import Locate, shorten
+from .column import Locate, existing_file, shorten
 
 __all__ = ["FULL", "SUFFIXES", "Clip", "describe_failure", "looks_like_sound", "read_sound", "require", "seconds_of"]
 
@@ -120,23 +119,12 @@ def opened(cell: Any, locate: Locate, max_seconds: float) -> Iterator[Any]:
         with soundfile.SoundFile(Memory(cell)) as file:
             yield within(file, max_seconds)
         return
-    # Opened here, since the library tells of a file that may not be read, and of too many, as "system error" alone.
-    with path_of(cell, locate).open("rb") as stream, soundfile.SoundFile(stream.fileno(), closefd=False) as file:
-        yield within(file, max_seconds)
-
-
-def path_of(cell: Any, locate: Locate) -> Path:
-    """A file that is there. Raises ValueError."""
     if not isinstance(cell, str):
         raise ValueError(f"not a path, bytes or samples: {shorten(cell)}")
-    path = locate(cell)
-    if path.is_dir():
-        raise ValueError(f"a folder, not a file: {path}")
-    if not path.is_file():
-        raise ValueError(f"the file is missing: {path}")
-    if path.stat().st_size == 0:
-        raise ValueError("the file is empty")
-    return path
+    path = existing_file(cell, locate)
+    # Opened here, since the library tells of a file that may not be read, and of too many, as "system error" alone.
+    with path.open("rb") as stream, soundfile.SoundFile(stream.fileno(), closefd=False) as file:
+        yield within(file, max_seconds)
 
 
 def within(file: Any, max_seconds: float) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .tokenizer_plain import Ids, Plan, Tokenizer
 from .tokenizer_subword import library_of
-from .vocabulary import END, PAD, SPECIAL, UNKNOWN
+from .vocabulary import SPECIAL, UNKNOWN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -76,10 +76,9 @@ class Published(Tokenizer):
         return int(np.flatnonzero(self.order == token)[0])
 
     def absent(self) -> list[int]:
-        """Our ids that the published model never gives: those it does not know, and one that stands there twice."""
-        special = [token for token in range(FIRST) if self.order[token] == NONE]
-        twice = [token for token in range(END) if self.order[token] != NONE and self.order[token] == self.order[END]]
-        return sorted({PAD, *special, *twice})
+        """Our ids that the published model does not know, or knows as another one: it never gives them."""
+        special = self.facts.special
+        return [token for token in range(FIRST) if special[token] == NONE or special[token] in special[token + 1 :]]
 
     @classmethod
     def train(cls, texts: Sequence[str], plan: Plan) -> Self:

@@ -16,16 +16,14 @@ __all__ = ["tune"]
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Span(click.ParamType):
-    """A span of time: 90, 90s, 30m, 2h."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip())
-        if found is None or found[2] not in UNITS or not float(found[1]):
-            self.fail(f"{value!r} is not a time; write 90s, 30m or 2h", parameter, context)
-        return float(found[1]) * UNITS[found[2]]
+def seconds_of(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """A span of time in seconds: 90, 90s, 30m, 2h."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip())
+    if found is None or found[2] not in UNITS or not float(found[1]):
+        raise click.BadParameter(f"{value!r} is not a time; write 90s, 30m or 2h")
+    return float(found[1]) * UNITS[found[2]]
 
 
 @click.command(cls=SetCommand)
@@ -35,7 +33,9 @@ class Span(click.ParamType):
 @click.option("--resume", "resume_", type=RUN, metavar="STUDY", help="Go on with a study, or join others at it.")
 @click.option("--trials", type=click.IntRange(1), help="How many settings are tried (20).")
 @click.option("--total-epochs", type=click.FloatRange(0, min_open=True), help="In place of --trials: epochs in all.")
-@click.option("--time", "seconds", type=Span(), help="Begin nothing new after this time: 90s, 30m, 2h.")
+@click.option(
+    "--time", "seconds", metavar="TIME", callback=seconds_of, help="Begin nothing new after this time: 90s, 30m, 2h."
+)
 @click.option(
     "--objective", "objectives", multiple=True, metavar="NAME",
     help="A validation metric, loss, parameters or latency (ms a row); may be given again. NAME:max, NAME:min.",
@@ -64,7 +64,7 @@ class Span(click.ParamType):
 @as_json
 @click.pass_context
 def tune(
-    context: click.Context, data: str | None, resume_: Path | None, out: Path | None, ranges: tuple[str, ...],
+    context: click.Context, /, data: str | None, resume_: Path | None, out: Path | None, ranges: tuple[str, ...],
     trials: int | None, seconds: float | None, workers: int, cluster: str | None, worker: bool, device: str,
     json_: bool, encoder: str | None, **flags: Any,
 ) -> None:  # fmt: skip

@@ -47,7 +47,7 @@ def places_of(subject: Subject, number: int, cells: Tensor) -> tuple[Tensor, Ten
 
 def ranks(values: Tensor) -> Tensor:
     """The rank of each number, [K]; equal ones have the mean of theirs."""
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     ends: Tensor = counts.cumsum(0).double() - (counts.double() - 1) / 2
     return ends[inverse]
 

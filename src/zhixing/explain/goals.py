@@ -49,6 +49,7 @@ class Goal:
     unit: str
     names: Sequence[str]
     chance: Read | None = None
+    of_classes: bool = False  # whether the answers are classes, over which means can be taken
 
     def score(self, encoding: Encoding, rows: Tensor | None = None) -> Tensor:
         """The number of each row, [N]; ``rows`` [N] says which rows of the batch the encodings are of."""
@@ -109,7 +110,7 @@ def category(head: CategoryHead, column: Column, encoding: Encoding, ask: Ask) -
     said = head(encoding).argmax(-1)
     target = said if ask.label is None else torch.full_like(said, place_of(ask.label, column.classes))
     names = [column.classes[index] for index in target.tolist()]
-    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(said.softmax(-1), wanted))
+    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(said.softmax(-1), wanted), True)
 
 
 @goal_of.register
@@ -120,7 +121,7 @@ def tags(head: TagsHead, column: Column, encoding: Encoding, ask: Ask) -> Goal:
     said = head(encoding).argmax(-1)
     target = said if ask.label is None else torch.full_like(said, place_of(ask.label, column.classes))
     names = [column.classes[index] for index in target.tolist()]
-    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(said.sigmoid(), wanted))
+    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(said.sigmoid(), wanted), True)
 
 
 def middle_at(head: NumberHead | SeriesHead, step: int | None, prediction: Tensor, target: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Shape legend: B rows, T tokens of the text, S tokens of the input, D width, V to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -74,14 +74,23 @@ class Forced(Decoder):
     goal, forced = "perplexity", True
     smoothing: float
     token_bytes: Tensor
+    absent: Tensor
+    lead: Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        # All three follow from the column's tokenizer: nothing of them has to be kept with the weights.
         self.register_buffer("token_bytes", torch.zeros(0), persistent=False)  # or [V], see count_bytes
+        self.register_buffer("absent", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("lead", torch.zeros(0, dtype=torch.int64), persistent=False)
 
     def count_bytes(self, token_bytes: Tensor) -> None:
         """Say how many bytes each token stands for, [V]."""
         self.token_bytes = token_bytes.to(self.token_bytes.device)
+
+    def follow(self, absent: Sequence[int], lead: Sequence[int]) -> None:
+        """Say which tokens never come, and which stand between BEGIN and each text: published weights want both."""
+        self.absent, self.lead = (torch.tensor(ids, dtype=torch.int64) for ids in (absent, lead))
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         losses, real = self.token_losses(prediction, target, self.smoothing)
@@ -181,27 +190,34 @@ class TransformerDecoder(Forced):
         return out
 
     def scores(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.embed.weight if self.out is None else self.out.weight)
+        scores = F.linear(hidden, self.embed.weight if self.out is None else self.out.weight)
+        return scores.index_fill(-1, self.absent, NOTHING) if len(self.absent) else scores
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         assert target is not None
-        read = shifted(target)
+        read = shifted(self.after_lead(target))
         x_BTD = self.vectors(read)
         if self.packed:
             pieces, at = texts_of(read)
-            return self.scores(self.stack(x_BTD, None, at=at, pieces=pieces))
+            return self.scores(self.stack(x_BTD, None, at=at, pieces=pieces)[:, len(self.lead) :])
         source = self.project(encoding.tokens)
         if not self.prefix:
-            return self.scores(self.stack(x_BTD, source=source, source_real=encoding.mask))
+            return self.scores(self.stack(x_BTD, source=source, source_real=encoding.mask)[:, len(self.lead) :])
         before = real_of(encoding)
         real = torch.cat([before, torch.ones_like(read, dtype=torch.bool)], dim=1)
         at = (real.cumsum(1) - 1).clamp(min=0)
         hidden = self.stack(torch.cat([source.to(x_BTD.dtype), x_BTD], dim=1), real, at=at)
-        return self.scores(hidden[:, before.shape[1] :])
+        return self.scores(hidden[:, before.shape[1] + len(self.lead) :])
+
+    def after_lead(self, tokens: Tensor) -> Tensor:
+        """Texts [B, T] behind what stands before each of them."""
+        return torch.cat([self.lead.expand(len(tokens), -1), tokens], dim=1) if len(self.lead) else tokens
 
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         rows = len(encoding.pooled)
         read, room = torch.full((rows, 1), BEGIN, device=encoding.pooled.device), None
+        if len(self.lead):
+            prompt = self.after_lead(read[:, :0] if prompt is None else prompt)
         if prompt is not None:
             given = torch.where(prompt == END, PAD, prompt.abs())
             longest, room = self.room_after(given)
@@ -255,7 +271,7 @@ class TransformerDecoder(Forced):
             self(encoding, target)
         finally:
             handle.remove()
-        return seen[0]
+        return seen[0][:, len(self.lead) :]
 
 
 def real_of(encoding: Encoding) -> Tensor:

@@ -43,13 +43,14 @@ class TextHead(Head):
         assert isinstance(column, Text)
         length = column.spec().shape[0]
         name, settings = ("transformer", {}) if decoder is None else (decoder.name, decoder.keywords())
-        self.decoder: Decoder = DECODERS[name](width, column.spec().vocabulary, length, **settings)
+        lead = column.lead()
+        self.decoder: Decoder = DECODERS[name](width, column.spec().vocabulary, length + len(lead), **settings)
         self.forced, self.goal = self.decoder.forced, self.decoder.goal  # type: ignore[misc]
         self.search, self.most = search, search.most or length
         if isinstance(self.decoder, Forced) and (token_bytes := column.token_bytes()) is not None:
             self.decoder.count_bytes(torch.tensor(token_bytes, dtype=torch.float32))
         if isinstance(self.decoder, Forced):
-            self.decoder.mute(column.absent())
+            self.decoder.follow(column.absent(), lead)
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         out: Tensor = self.decoder(encoding, target)

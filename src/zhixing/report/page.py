@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .curves import curves_section, speed_section
 from .dataset import data_section
+from .explanations import explanations_section
 from .files import RunFiles, flatten, mapping, number, read_run, write_atomically
 from .markup import Html, cut_table, esc, figure_text, join, name, note
 from .results import output_section
@@ -44,6 +45,7 @@ def render(run: RunFiles) -> Html:
     sections = {
         "Curves": curves_section(run),
         "Results": _results(run),
+        **explanations_section(run),
         "Data": data_section(run),
         "Speed": speed_section(run),
         "Environment": _environment(run),

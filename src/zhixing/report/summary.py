@@ -62,7 +62,7 @@ FIRST = (
     "perplexity",
 )
 TURNING = frozenset(("R", "AL", "AN", "RLE", "RLO", "RLI", "LRO", "LRE"))  # Unicode's, of letters
-SHARES = ("accuracy",)  # of rows, so they have an interval and read well as a percentage
+SHARES = ("accuracy", "hit_rate_10")  # of rows, so they have an interval and read well as a percentage
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,10 @@ def parallel(points: Sequence[Point], dimensions: Sequence[Dimension], label: st
     tops = [Track.of(one) for one in dimensions]
     values = Scale.around([point.values[0] for point in points], TALL - 30, 40.0, pad=0.02)
     wide = GAP * len(dimensions) + 2 * 50
-    parts = []
+    parts, names = [], []
     for index, (one, track) in enumerate(zip(dimensions, tops, strict=True)):
-        parts += track.drawn(50 + GAP * index, last_words(one.path), index % 2)
+        parts.append(stroke("axis", 50 + GAP * index, track.scale.start, 50 + GAP * index, track.scale.stop))
+        names += track.named(50 + GAP * index, last_words(one.path), index % 2)
     at = 50 + GAP * len(dimensions)
     parts += [stroke("axis", at, values.start, at, values.stop), words(at, 14, shorten(label, 24), "middle")]
     parts += [words(at + 5, values(value) + 4, text) for value, text in values.ticks(5)]
@@ -97,7 +98,7 @@ def parallel(points: Sequence[Point], dimensions: Sequence[Dimension], label: st
     size = f'viewBox="0 0 {wide:g} {TALL:g}" width="{wide:g}" height="{TALL:g}"'
     return Html(
         f'<svg class="chart" style="width:{wide:g}px;max-width:none" role="img" {size}>'
-        f"<title>settings and {esc(label)} of each trial</title>{''.join(parts)}</svg>"
+        f"<title>settings and {esc(label)} of each trial</title>{''.join(parts + names)}</svg>"
     )
 
 
@@ -131,9 +132,8 @@ class Track:
         usable = isinstance(value, int | float) and math.isfinite(value) and (value > 0 or not self.scale.log)
         return self.scale(value) if usable else None
 
-    def drawn(self, at: float, name: str, lower: int) -> list[str]:
-        parts = [stroke("axis", at, self.scale.start, at, self.scale.stop)]
-        parts.append(words(at, 14 + 14 * lower, shorten(name, 26), "middle"))
+    def named(self, at: float, name: str, lower: int) -> list[str]:
+        parts = [words(at, 14 + 14 * lower, shorten(name, 26), "middle")]
         if self.choices:
             marks = [(self.scale(index), text.strip('"')) for index, text in enumerate(self.choices)]
         else:

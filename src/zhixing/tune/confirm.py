@@ -7,7 +7,7 @@ began with are trained with the same fresh seeds, and measured once on the test 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -60,9 +60,7 @@ def confirm(
     return out
 
 
-def tested(
-    study: Study, shop: Workshop, name: str, recipe: Recipe, stop: StopRequest
-) -> Mapping[str, Mapping[str, float]] | None:
+def tested(study: Study, shop: Workshop, name: str, recipe: Recipe, stop: StopRequest) -> dict[str, Any] | None:
     """Train a recipe whole and measure it on the test rows, once; None if asked to stop."""
     folder = study.path / "confirm" / name
     begin_trial(folder, recipe)
@@ -72,7 +70,7 @@ def tested(
     done = train_to(shop, folder, 1.0, stop=stop, costs=[])
     if done.figures is None:
         return None
-    metrics = measured(done.bench)
+    metrics: dict[str, Any] = measured(done.bench)
     RunFolder(folder).write_json("test.json", metrics)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return metrics

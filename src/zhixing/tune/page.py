@@ -234,8 +234,8 @@ def confirm_section(study: Study) -> Html:
         rows.append((name(metric, 60), best["mean"], best["deviation"], other["mean"], other["deviation"]))
     heads = ("metric", "best recipe", "± deviation", "as it began", "± deviation")
     said = (
-        f"Recipe of trial {told['trial']} and the one that the study began with, each trained with {len(told['seeds'])} "
-        f"fresh seeds and measured on {told['rows']:,} test rows that no trial has seen."
+        f"The recipe of trial {told['trial']} and the one that the study began with, each trained with "
+        f"{len(told['seeds'])} fresh seeds and measured on {told['rows']:,} test rows that no trial has seen."
     )
     return Html(f"<p>{esc(said)}</p>{table(heads, rows, caption='Test rows')}")
 

@@ -111,10 +111,9 @@ def tune(
     folder = claim_folder(out, table.name)
     write_whole(folder / "recipe.yaml", recipes.dump(recipe.plain()).encode())
     write_plan(folder, plan)
-    console.say(
-        f"{folder}: {plan.trials} trials, rungs at {', '.join(f'{recipe.training.epochs * s:.3g}' for s in plan.shares)}"
-        f" of {recipe.training.epochs:g} epochs, for {', '.join(one.label for one in plan.objectives)}"
-    )
+    at = ", ".join(f"{recipe.training.epochs * share:.3g}" for share in plan.shares)
+    goals = ", ".join(one.label for one in plan.objectives)
+    console.say(f"{folder}: {plan.trials} trials, rungs at {at} of {recipe.training.epochs:g} epochs, for {goals}")
     return run(Study(folder), shop, crew, console)
 
 

@@ -263,7 +263,9 @@ def given_space(ranges: Mapping[str, Any], base: Mapping[str, Any]) -> list[Dime
             problems.append(f"tune.{path}: {error}")
     forms = [{}, *({one.path: choice} for one in out if one.structural for choice in one.choices)]
     for one in out:  # a setting may be one of an encoder that is itself among the choices
-        problems += min((wrong_ends(one, with_settings(base, form)) for form in forms), key=len)
+        tried = [wrong_ends(one, with_settings(base, form)) for form in forms]
+        fewest: list[str] = min(tried, key=len)
+        problems += fewest
     if problems:
         raise RecipeError(problems)
     return out

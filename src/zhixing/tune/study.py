@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import Console
-from ..errors import RunError, TrainingError, UsageError, ZhixingError
+from ..errors import RunError, TrainingError, UsageError
 from ..recipe import Recipe, load
 from ..run import finite, write_whole
 from ..training.checkpoint import exclusive
@@ -78,8 +78,8 @@ class Study:
             if told["format"] != FORMAT:
                 raise RunError(f"this study is of format {told['format']}, not {FORMAT}", place=self.path)
             objectives = tuple(Objective(**one) for one in told.pop("objectives"))
-            lists = {"shares": tuple(told.pop("shares")), "queue": tuple(told.pop("queue"))}
-            return Plan(objectives=objectives, **lists, **told)
+            shares, queue = tuple(told.pop("shares")), tuple(told.pop("queue"))
+            return Plan(objectives=objectives, shares=shares, queue=queue, **told)
         except FileNotFoundError:
             raise RunError(
                 "this is not a study: it has no study.json",
@@ -128,7 +128,7 @@ class Task:
 
 
 def settle(study: Study, records: Sequence[Record]) -> list[Record]:
-    """Write down what follows from the results: who is done, who goes on, who stops. Gives the trials as they then are."""
+    """Write down what follows from the results: who is done, goes on, stops. Gives the trials as they then are."""
     plan, last = study.plan, len(study.plan.shares) - 1
     scores = [study.points(records, rung) for rung in range(last + 1)]
     gone = {one.number for one in records if one.state in ("failed", "pruned")}
@@ -171,7 +171,9 @@ def due(study: Study, claims: contextlib.ExitStack) -> Task | bool:
         for one in records:
             if one.owed:
                 if claim(study, one, claims):
-                    return Task(one, one.rung)
+                    if study.journal.records()[one.number].owed:
+                        return Task(one, one.rung)
+                    claims.close()  # it was reported between the two looks
                 busy = True
         if len(records) < study.plan.trials:
             one = begin(study, records)
@@ -233,7 +235,7 @@ def train(study: Study, shop: Workshop, task: Task, *, stop: StopRequest, until:
         folder = study.folder(one.number)
         begin_trial(folder, study.recipe_of(one))
         done = train_to(shop, folder, plan.shares[task.rung], stop=stop, until=until, costs=costs)
-    except (UsageError, TrainingError) as error:  # these settings do not work; others may
+    except (UsageError, TrainingError, RuntimeError, ValueError) as error:  # these settings do not work; others may
         study.journal.fail(one, str(error))
         console.warn(f"trial {one.number} cannot be trained: {error}")
         stop_if_none_works(study, error)
@@ -246,7 +248,7 @@ def train(study: Study, shop: Workshop, task: Task, *, stop: StopRequest, until:
     console.say(f"trial {one.number}, epoch {done.figures['epoch']:g}: {told}   {described(one.settings)}")
 
 
-def stop_if_none_works(study: Study, error: ZhixingError) -> None:
+def stop_if_none_works(study: Study, error: Exception) -> None:
     """Nobody is helped by a hundred trials that fail for the same reason."""
     records = study.journal.records()
     if len(records) >= 5 and all(one.state == "failed" for one in records):

@@ -27,9 +27,8 @@ def command(study: Path, device: str, seconds: float | None) -> list[str]:
 def helpers(study: Path, count: int, *, device: str, seconds: float | None, console: Console) -> Iterator[None]:
     """``count`` further processes that work on the study beside this one; at the end they are waited for, and after an
     error ended."""
-    started = [
-        subprocess.Popen([*command(study, device, seconds), "--json"], stdout=subprocess.DEVNULL) for _ in range(count)
-    ]  # noqa: S603
+    words = [*command(study, device, seconds), "--json"]
+    started = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(count)]  # noqa: S603
     try:
         yield
         for one in started:
@@ -52,7 +51,7 @@ def ray_workers(study: Path, count: int, *, device: str, seconds: float | None, 
         MissingExtraError: Ray is not installed.
     """
     try:
-        import ray
+        import ray  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
         raise MissingExtraError("ray", "cluster", purpose="tuning on a cluster") from error
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=True)

@@ -12,6 +12,7 @@ from ..columns import COLUMNS, infer
 from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError, did_you_mean
 from ..heads import HEADS
+from ..pretrained import resolve
 from ..recipe import EVERY, check
 
 __all__ = ["Completed", "complete"]
@@ -44,7 +45,7 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
         UsageError: it cannot be told which column is to be predicted, or which one the encoder is for.
         DataError: a column that must have a type and fits none.
     """
-    raw, shared, problems = share_out(raw, table)
+    raw, shared, problems = share_out(resolve(raw), table)
     problems += check(with_types(raw, table, encoder)) + unknown_columns(raw, table)
     if problems:
         raise RecipeError(problems)
@@ -68,6 +69,7 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
         raise DataError("no column is left to predict from", place=table.name, mend="Name inputs in the recipe.")
     done.raw |= {"inputs": inputs, "outputs": outputs}
     done.modules = place_encoder(inputs, encoder)
+    done.raw = resolve(done.raw)
     problems = check(done.raw, complete=True)
     if problems:
         raise RecipeError(problems)

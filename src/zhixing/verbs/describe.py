@@ -23,6 +23,7 @@ from ..data.split import split
 from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError
 from ..model import Model
+from ..pretrained import equip
 from ..recipe import Recipe, reshaped
 from ..run import RunFolder, build_model, make_columns
 from ..training.optimizers import OPTIMIZERS, prime, state_tensors
@@ -62,6 +63,7 @@ def describe(
         return table_facts(table) | {"note": str(error)}
     recipe = Recipe(done.raw)
     columns = make_columns(recipe)
+    equip(recipe, columns)
     parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
     facts, summaries = probe(recipe, table, columns, parts["train"], torch_device(device))
     return {

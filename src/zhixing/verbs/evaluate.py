@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..calibration import Calibration
 from ..columns import Column
 from ..columns.column import Ragged
 from ..console import Console
@@ -37,6 +38,7 @@ def evaluate(
     device: torch.device,
     console: Console,
     trained_on: str | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a trained model: on a split of the recipe's own data, or on all rows of another source.
 
@@ -86,5 +88,5 @@ def evaluate(
         blocks = pack(Prepared(tensors, {"all": rows}, table.rows), columns, seed=recipe.seed)
         tensors, rows = blocks.columns, blocks.split["all"]
     seen = collect(model, Batches(tensors, device), rows, EXACT, with_answers=bool(model.inputs))
-    outputs = examine(model, columns, tensors, table, seen)
+    outputs = examine(model, columns, tensors, table, seen, calibrations)
     return {"split": "all rows" if part == "all" else part, "rows": len(rows), "outputs": outputs}

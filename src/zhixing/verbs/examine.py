@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..calibration import Calibration
 from ..columns import Column
 from ..columns.column import Ragged
 from ..columns.text import Text
@@ -17,6 +18,7 @@ from ..data.table import Table
 from ..heads import Head
 from ..heads.text import TextHead
 from ..model import Model, blank_encoding
+from .calibrate import calibrated
 from .collect import Collected, metrics_of
 
 __all__ = ["examine"]
@@ -31,9 +33,11 @@ def examine(
     columns: Mapping[str, Column],
     tensors: Mapping[str, ColumnBatch | Ragged],
     table: Table,
-    seen: Collected,
+    raw: Collected,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> dict[str, Any]:
-    """Metrics and details of each output, for ``evaluation.json``."""
+    """Metrics and details of each output, for ``evaluation.json``; of calibrated predictions, where there are such."""
+    seen = calibrated(raw, calibrations or {})
     metrics = metrics_of(model, columns, seen)
     outputs = {}
     for name in model.outputs:
@@ -42,6 +46,8 @@ def examine(
         if len(target):
             metrics[name] |= answer_metrics(head, column, seen, name)
         details = head.examine(prediction, target, column) if len(target) else {}
+        if calibrations and name in calibrations and len(target):
+            details["calibration"] = calibrations[name].measure(head, column, *raw.usable(name))
         if model.inputs:
             details["worst"] = worst_rows(model, columns, tensors, table, seen, name)
             details |= attention_of(model, columns, tensors, seen, name)

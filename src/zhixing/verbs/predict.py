@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,7 @@ from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..calibration import Calibration, Sets
 from ..columns import Column
 from ..columns.column import Ragged
 from ..console import Console
@@ -30,18 +31,43 @@ from ..data.source import open_source
 from ..data.store import Encoded
 from ..data.table import Problem, Table
 from ..errors import DataError, UsageError
+from ..heads import Head
 from ..model import Model
 from ..recipe import Recipe, reshaped
 from ..run import finite
 from .collect import EXACT, collect
 from .sources import SUFFIXES, as_table
 
-__all__ = ["predict", "predict_command", "predict_table"]
+__all__ = ["Wanted", "predict", "predict_command", "predict_table"]
 
 SHOWN = 50  # rows of a table for a person
 TOLD = 10  # problems that are told one by one
 RUN_BYTES = 64 << 20  # encoded rows that are held at a time
 LEAST_RUN = 256
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be told beside the answers: the probabilities of all classes; and, with a ``coverage``, sets of
+    classes and intervals of numbers that hold the truth as often, from what the run learned on validation rows."""
+
+    probabilities: bool = False
+    coverage: float | None = None
+    sets: Sets = "threshold"
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises UsageError where the run cannot tell this."""
+        if self.coverage is None:
+            return
+        if not 0 < self.coverage < 1:
+            raise UsageError(f"coverage is a share between 0 and 1, not {self.coverage:g}", mend="Ask for 0.9, say.")
+        if not self.calibrations:
+            raise UsageError(
+                "the run has learned nothing of how sure it may be: it had no validation rows, or no output of classes "
+                "or numbers",
+                mend="Train with a validation split, or leave out the coverage.",
+            )
 
 
 def predict_table(
@@ -51,7 +77,7 @@ def predict_table(
     table: Table,
     *,
     device: torch.device,
-    probabilities: bool = False,
+    wanted: Wanted = Wanted(),
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[pa.Table, list[Problem]]:
     """Answers for every row of a table: one row each, in order; a row that cannot be read has empty answers.
@@ -62,7 +88,9 @@ def predict_table(
 
     Raises:
         DataError: an input column is missing.
+        UsageError: coverage is asked for that the run cannot give.
     """
+    wanted.check()
     asked = list(recipe.inputs or recipe.outputs)  # a language model goes on from a text
     missing = [name for name in asked if name not in table.columns]
     if missing:
@@ -75,7 +103,7 @@ def predict_table(
     size = max(LEAST_RUN, RUN_BYTES // max(1, sum(column.blank(1)[0].nbytes for column in inputs.values())))
     parts, problems = [], list(table.problems)
     for start in range(0, max(1, table.rows), size):
-        answers, found = answer(model, columns, inputs, rows_from(table, start, size), device, probabilities)
+        answers, found = answer(model, columns, inputs, rows_from(table, start, size), device, wanted)
         parts.append(answers)
         problems += [replace(problem, row=start + problem.row) for problem in found]
         progress(min(table.rows, start + size))
@@ -103,7 +131,7 @@ def answer(
     inputs: Mapping[str, Column],
     table: Table,
     device: torch.device,
-    probabilities: bool,
+    wanted: Wanted,
 ) -> tuple[pa.Table, list[Problem]]:
     """Answers for one run of rows."""
     encoded, problems = encode_all(table, inputs)
@@ -119,9 +147,23 @@ def answer(
     back = pa.array(np.where(good, np.cumsum(good) - 1, 0), mask=~good)  # each row's place among the good ones
     answers: dict[str, pa.Array] = {}
     for name in model.outputs:
-        cells = model.head(name).decode(seen.answers[name], columns[name], probabilities=probabilities)
-        answers |= {f"{name}_{part}" if part else name: pa.array(found).take(back) for part, found in cells.items()}
+        cells = decoded(model.head(name), columns[name], seen.answers[name], wanted, wanted.calibrations.get(name))
+        answers |= {f"{name}_{part}" if part else name: found.take(back) for part, found in cells.items()}
     return pa.table(answers), problems
+
+
+def decoded(
+    head: Head, column: Column, prediction: torch.Tensor, wanted: Wanted, calibration: Calibration | None
+) -> dict[str, pa.Array]:
+    """The answer under ``""``, and what stands beside it."""
+    if calibration is None:
+        cells = head.decode(prediction, column, probabilities=wanted.probabilities)
+        return {part: pa.array(found) for part, found in cells.items()}
+    cells = head.decode(calibration.apply(prediction), column, probabilities=wanted.probabilities)
+    out = {part: pa.array(found) for part, found in cells.items()}
+    if wanted.coverage is not None:
+        out |= calibration.region(head, column, prediction, wanted.coverage, wanted.sets)
+    return out
 
 
 def too_long(columns: Mapping[str, Column], encoded: Mapping[str, Encoded], table: Table) -> list[Problem]:
@@ -144,7 +186,7 @@ def predict(
     source: Any,
     *,
     device: torch.device,
-    probabilities: bool = False,
+    wanted: Wanted = Wanted(),
 ) -> Any:
     """The Python face of :func:`predict_table`: a data frame for a data frame, else an Arrow table.
 
@@ -152,7 +194,7 @@ def predict(
         DataError: a row cannot be read; it is named.
     """
     table = asked_table(recipe, source)
-    answers, problems = predict_table(recipe, columns, model, table, device=device, probabilities=probabilities)
+    answers, problems = predict_table(recipe, columns, model, table, device=device, wanted=wanted)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         raise DataError(f"{len(fatal)} rows cannot be read; the first: {fatal[0]}", place=table.name)
@@ -175,7 +217,7 @@ def predict_command(
     device: torch.device,
     out: Path | None,
     form: str,
-    probabilities: bool,
+    wanted: Wanted,
     console: Console,
 ) -> dict[str, Any]:
     """``zhixing predict``: print or write the answers beside what was asked; gives a summary.
@@ -187,7 +229,7 @@ def predict_command(
     with TemporaryDirectory() as folder, console:
         table = table_of(recipe, inputs, Path(folder))
         answers, problems = predict_table(
-            recipe, columns, model, table, device=device, probabilities=probabilities,
+            recipe, columns, model, table, device=device, wanted=wanted,
             progress=lambda done: console.progress("predicting", done, table.rows),
         )  # fmt: skip
         lost = {problem.place for problem in table.problems if problem.fatal}

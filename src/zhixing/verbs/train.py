@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .. import recipe as recipes
+from ..calibration import dump
 from ..columns import Column
 from ..console import Console
 from ..data.batches import Batches
@@ -23,6 +24,7 @@ from ..data.store import cache_folder
 from ..data.table import Table
 from ..errors import RunError, UsageError
 from ..model import Model
+from ..pretrained import equip, put_weights
 from ..recipe import Recipe
 from ..report import write_card, write_report
 from ..run import RunFolder, build_model, make_columns, new_folder, write_whole
@@ -31,6 +33,7 @@ from ..training.loop import Loop
 from ..training.surroundings import asked_to_stop, reproducible, torch_device
 from .alignment import alignable
 from .assemble import Session, make_loop
+from .calibrate import fit_calibrations
 from .collect import EXACT, collect, headline
 from .complete import complete
 from .examine import examine
@@ -132,7 +135,9 @@ def resume(
 def build(recipe: Recipe, columns: Mapping[str, Column], modules: Mapping[str, nn.Module]) -> Model:
     """The model as training starts with it."""
     with reproducible(recipe.training.threads):
-        return build_model(recipe, columns, modules)  # type: ignore[arg-type]
+        model = build_model(recipe, columns, modules)  # type: ignore[arg-type]
+        put_weights(recipe, columns, model)
+    return model
 
 
 def describe_source(source: Any, table: Table) -> str:
@@ -146,6 +151,7 @@ def describe_source(source: Any, table: Table) -> str:
 def make_data(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Column], Prepared]:
     parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
     columns = make_columns(recipe)
+    equip(recipe, columns)
     with console:
         prepared = prepare(
             table,
@@ -278,7 +284,10 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     part = next(name for name in ("test", "validation", "train") if len(session.prepared.split[name]))
     rows = session.prepared.split[part]
     seen = collect(model, batches, rows, EXACT, with_answers=bool(model.inputs))
-    outputs = examine(model, session.columns, session.prepared.columns, session.table, seen)
+    calibrations = fit_calibrations(model, batches, session.prepared.split["validation"])
+    if calibrations:
+        run.write_json("calibration.json", dump(calibrations))
+    outputs = examine(model, session.columns, session.prepared.columns, session.table, seen, calibrations)
     run.write_json("evaluation.json", {"split": part, "rows": len(rows), "outputs": outputs})
     write_report(run.path)
     write_card(run.path)

@@ -12,6 +12,8 @@ from ..finding import Finding, Mend, Row
 
 __all__ = ["missing_classes"]
 
+MANY = 50  # classes from which they are a catalogue
+
 
 def missing_classes(case: Case) -> Iterator[Finding]:
     """Classes that no training row has (such rows cannot be used), and classes that a held-out split never asks for.
@@ -23,24 +25,26 @@ def missing_classes(case: Case) -> Iterator[Finding]:
         unseen = [one for one in case.prepared.problems if one.column == name and "in no training row" in one.reason]
         if unseen:
             kinds = Counter(one.reason for one in unseen)
+            share = len(unseen) / (len(unseen) + len(case.held_out))
+            catalogue = len(column.classes) > MANY and share < 0.2  # new items come up all the time
             yield Finding(
-                "missing_classes", "fault" if len(unseen) > 2 else "warning",
+                "missing_classes", "note" if catalogue else "fault" if len(unseen) > 2 else "warning",
                 f"{len(unseen):,} held-out rows have a class in {name!r} that no training row has "
                 f"({len(kinds)} such classes): a model cannot know it",
                 sure=1.0,
-                evidence={"rows": len(unseen), "classes": len(kinds)},
+                evidence={"rows": len(unseen), "classes": len(kinds), "share": share},
                 rows=[Row(one.row, one.place, one.reason) for one in unseen[:SHOWN]],
                 mend=mend,
                 advice="" if mend else "Collect training rows of these classes, or leave their rows out.",
             )  # fmt: skip
-        share = np.bincount(codes[case.split("train")], minlength=len(column.classes)) / len(case.split("train"))
+        shares = np.bincount(codes[case.split("train")], minlength=len(column.classes)) / len(case.split("train"))
         for part in ("validation", "test"):
             rows = case.split(part)
             if not len(rows):
                 continue
             absent = np.flatnonzero(np.bincount(codes[rows], minlength=len(column.classes)) == 0)
             # The chance that so many rows hold none of a class, were they drawn like the training rows.
-            odd = [int(one) for one in absent if (1 - share[one]) ** len(rows) < 1e-3]
+            odd = [int(one) for one in absent if (1 - shares[one]) ** len(rows) < 1e-3]
             if not len(absent):
                 continue
             told = ", ".join(repr(column.classes[one]) for one in (odd or absent.tolist())[:5])

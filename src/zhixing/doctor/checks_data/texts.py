@@ -86,7 +86,7 @@ def cut_texts(case: Case) -> Iterator[Finding]:
 
 
 def cut_by_recipe(case: Case, name: str, column: Text, rows: int) -> Iterator[Finding]:
-    cut = [one for one in case.prepared.problems if one.column == name and "cut to" in one.reason]
+    cut = [one for one in case.prepared.problems if one.column == name and "are kept" in one.reason]
     share = len(cut) / max(1, len(case.usable))
     length = column.spec().shape[0]
     if share > 0.02:

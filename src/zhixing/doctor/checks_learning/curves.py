@@ -46,7 +46,7 @@ def fitting(case: Case) -> Iterator[Finding]:
         epochs = case.recipe.training.epochs
         yield Finding(
             "fitting", "warning",
-            f"under-fitting: the training loss was still falling at the end (by {falling:.0%} over the last fifth)",
+            f"under-fitting: the training loss was still falling at the end ({falling:.0%} of its whole fall was in the last fifth)",
             sure=0.8, evidence={**evidence, "falling": falling}, curve=curve,
             mend=Mend((f"training.epochs={3 * epochs:g}",)),
             advice="Train longer, at a higher rate, or with a larger model.",
@@ -59,13 +59,15 @@ def fitting(case: Case) -> Iterator[Finding]:
 
 
 def falls(training: Sequence[tuple[float, float]]) -> float:
-    """By what share of itself the loss fell from the fifth before the last to the last fifth of a curve."""
+    """What share of its whole fall the loss of a curve did from the fifth before the last to the last fifth."""
     part = max(1, len(training) // 5)
     if len(training) < 3 * part:
         return 0.0
-    before = np.mean([loss for _, loss in training[-2 * part : -part]])
-    after = np.mean([loss for _, loss in training[-part:]])
-    return float((before - after) / max(before, 1e-9))
+    first, before, after = (
+        float(np.mean([loss for _, loss in some]))
+        for some in (training[:part], training[-2 * part : -part], training[-part:])
+    )
+    return (before - after) / max(first - after, 1e-3 * abs(first), 1e-9)
 
 
 def more_data(case: Case) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from ..trial import Trial, run_trial
 
 __all__ = ["rate"]
 
+LOW = 200.0  # how many times lower than the found rate is too low
+
 
 def rate(case: Case) -> Iterator[Finding]:
     """A short run at the recipe's rate beside what a range test finds.
@@ -35,12 +37,14 @@ def rate(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
         return
     best = run_trial(case, case.fresh(), rate=found) if found > 5 * asked or 5 * found < asked else trial
-    if hardly_falls(trial, best):
+    if best is not trial and stands_still(case, trial, best, found / asked):
         low = found > asked
+        clear = (best.start() - best.end()) > 0.2 * best.start()
         yield Finding(
-            "rate", "fault" if (best.start() - best.end()) > 0.2 * best.start() else "warning",
-            f"at the learning rate {asked:.2g} the loss goes from {start:.4g} to {end:.4g} in {len(trial.losses)} steps, "
-            f"at {found:.2g} (found by a range test) to {best.end():.4g}: the rate is too {'low' if low else 'high'}",
+            "rate", "fault" if clear else "warning",
+            f"at the learning rate {asked:.2g} the loss goes from {start:.4g} to {end:.4g} in {len(trial.losses)} "
+            f"steps, at {found:.2g} (found by a range test) to {best.end():.4g}: the rate is too "
+            + ("low" if low else "high"),
             sure=0.9, evidence={**evidence, "end_at_found": best.end()}, curve=curve, mend=mend,
         )  # fmt: skip
         return
@@ -50,7 +54,15 @@ def rate(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def hardly_falls(trial: Trial, best: Trial) -> bool:
-    """Whether a run falls by less than a tenth of what the other one does, which falls clearly."""
+def stands_still(case: Case, trial: Trial, best: Trial, ratio: float) -> bool:
+    """Whether the loss hardly falls, not even in all the steps of the whole run, where at the found rate it falls
+    clearly.
+
+    A range test likes high rates, and where the loss first waits and then falls, a short run says little: so a rate
+    that is only some tens of times lower is let pass.
+    """
+    training = case.recipe.training
+    steps = training.epochs * len(case.packed.split["train"]) / training.batch_size
     ours, theirs = trial.start() - trial.end(), best.start() - best.end()
-    return theirs > 0.1 * best.start() and ours < 0.1 * theirs
+    ours *= max(1.0, steps / max(1, len(trial.losses)))
+    return theirs > 0.1 * best.start() and ours < 0.1 * theirs and not 0.2 < ratio < LOW

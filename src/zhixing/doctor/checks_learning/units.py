@@ -89,8 +89,8 @@ def dead_units(case: Case) -> Iterator[Finding]:
         return
     still, first = after.still(), before.still()
     worst = max(still, key=lambda name: still[name], default=None)
-    if worst is None or still[worst] < 0.3:
-        return
+    if worst is None or still[worst] < 0.3 or next(iter(still.values())) == 1.0:
+        return  # where the very first module says one thing, its input is not read: told of as such
     share = still[worst]
     early = first.get(worst, 0.0)
     rate = case.found_rate.steepest_rate

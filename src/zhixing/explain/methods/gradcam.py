@@ -19,6 +19,8 @@ from .maps import Maps
 
 __all__ = ["grad_cam", "spread"]
 
+SIDE = 5  # cells of a map that says where
+
 
 class Seen(NamedTuple):
     """What went through one encoder: its encoding, and what each of its layers gave, first to last."""
@@ -60,6 +62,14 @@ def grid_of(layer: Tensor, encoding: Encoding) -> tuple[int, int] | None:
     return (layer.shape[2], layer.shape[3]) if layer.ndim == 4 else encoding.grid
 
 
+def candidates(seen: Seen) -> Iterator[Tensor]:
+    """Layers from the last to the first; those on a grid so small that it hardly says where come after all others."""
+    layers = [layer for layer in [seen.encodings[-1].tokens, *reversed(seen.layers)] if layer.requires_grad]
+    grids = [grid_of(layer, seen.encodings[-1]) for layer in layers]
+    yield from (layer for layer, grid in zip(layers, grids, strict=True) if grid is None or min(grid) >= SIDE)
+    yield from (layer for layer, grid in zip(layers, grids, strict=True) if grid is not None and min(grid) < SIDE)
+
+
 def cam_of(total: Tensor, seen: Seen) -> tuple[Tensor, tuple[int, int] | None] | None:
     """The map [B, T] of the last layer in which more than one place matters, and its grid; None where there is none.
 
@@ -69,9 +79,9 @@ def cam_of(total: Tensor, seen: Seen) -> tuple[Tensor, tuple[int, int] | None] |
     encoding = seen.encodings[-1]
     if encoding.tokens.shape[1] < 2:
         return None
-    for layer in [encoding.tokens, *reversed(seen.layers)]:
+    for layer in candidates(seen):
         tokens = as_tokens(layer, encoding)
-        if tokens is None or not layer.requires_grad:
+        if tokens is None:
             continue
         slope = torch.autograd.grad(total, layer, retain_graph=True, materialize_grads=True)[0]
         slopes = as_tokens(slope, encoding)
@@ -112,7 +122,8 @@ def grad_cam(subject: Subject, *, seed: int = 0) -> Maps:
     """The last map's cells, weighted by the mean slope of each of its units; what speaks against is left out (Selvaraju
     et al. 2017, arXiv:1610.02391).
 
-    The map is that of an encoding's tokens: the last feature map of a convolutional network, the states of steps.
+    The map is that of an encoding's tokens: the last feature map of a convolutional network that is 5 cells or more on
+    a side (the last of all, where none is), the states of steps.
     """
     with differentiable(subject.model), ExitStack() as stack:
         seen = [stack.enter_context(watched(entry.encoder)) for entry in subject.entries]

@@ -17,9 +17,9 @@ from .maps import Maps
 __all__ = ["integrated_gradients", "pieces_of_way"]
 
 PLACES = 32  # on each piece of the way
-HALVINGS = 7  # of a piece, at most
+HALVINGS = 9  # of a piece, at most
 COMPLETE = 0.01  # of the difference between score and baseline score
-LEAST = 1 / 16  # of what may be missing in all, a piece may always lack this share
+LEAST = 1 / 32  # of what may be missing in all, a piece may always lack this share
 
 
 @lru_cache(maxsize=4)
@@ -68,7 +68,7 @@ def integrated_gradients(subject: Subject, *, seed: int = 0) -> Maps:
 
     They add up to the score less that of the baseline. What 32 places on the way miss is seen from the scores at its
     ends: of rows where it is more than 1 % of their difference, the way is halved, and its pieces again where it is
-    worth it, up to 7 times. What is then still missing is told as the gap.
+    worth it, up to 9 times. What is then still missing is told as the gap.
     """
     rows = torch.arange(subject.size, device=subject.device)
     start, stop = torch.zeros(subject.size, device=subject.device), torch.ones(subject.size, device=subject.device)

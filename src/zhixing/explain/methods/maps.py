@@ -18,11 +18,13 @@ class Maps:
     """Attributions of a batch: for each column a number for each cell [B, …], None where the method has none.
 
     ``gap`` [B] is, for methods whose attributions are to add up to score less that of the baseline, by how much they
-    do not, as a share of that difference.
+    do not, as a share of that difference. Where columns are judged whole (``whole``), only the sums of their cells say
+    anything.
     """
 
     cells: Sequence[Tensor | None]
     gap: Tensor | None = None
+    whole: bool = False
 
 
 class Method(Protocol):

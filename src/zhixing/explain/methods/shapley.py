@@ -102,4 +102,4 @@ def shapley(subject: Subject, *, seed: int = 0) -> Maps:
         held = torch.zeros_like(values).scatter_add_(1, owner.flatten(1), real.float())
         each = values / held.clamp(min=1)
         out.append(entry.real_alone(each.gather(1, owner.flatten(1)).view(owner.shape)))
-    return Maps(out)
+    return Maps(out, whole=len(out) > 1)

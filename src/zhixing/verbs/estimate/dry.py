@@ -8,19 +8,24 @@ moment, and how many operations each layer does, is counted on the way.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch._subclasses.fake_tensor import UnsupportedOperatorException as Unsupported
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
 
 from ...columns import Column
 from ...data.batches import Batch, ColumnBatch
+from ...layers.recurrent import CellWeights, gru_step, rnn_step
 from ...model import Model
 from ...recipe import Recipe
 from ...run import build_model
@@ -104,7 +109,7 @@ def dry_step(
     ``modules`` are encoders that were passed in from Python. They are copied without their contents.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.random.fork_rng(devices=[]), fake, LiveBytes() as live:
+    with torch.random.fork_rng(devices=[]), fake, AllSteps(), LiveBytes() as live:
         custom = {name: copy.deepcopy(module) for name, module in (modules or {}).items()}
         model = build_model(recipe, columns, custom)  # type: ignore[arg-type]
         weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
@@ -122,52 +127,81 @@ def dry_step(
         before = live.now
         live.forget()
         micro = recipe.training.micro_batch or (1024 if recipe.training.optimizer.name == "gradient_descent" else rows)
-        flops, saved, whole = through(model, batch, cuts(rows, min(micro, rows)), precision, live)
+        passed = through(model, batch, cuts(rows, min(micro, rows)), precision, live)
         for optimizer in optimizers:
             optimizer.step()
         gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
         most = max(0, live.forget() - before - gradients)
-        layers = layers_of(model, flops[0])
-        forward = sum(flops[0].get("Global", {}).values())
+        layers = layers_of(model, passed.by_layer)
     return DryStep(
-        rows, precision, weights, gradients, state, copies, most, saved, forward, flops[1], layers, whole
+        rows, precision, weights, gradients, state, copies, most, passed.saved,
+        passed.by_layer[""], passed.step, layers, passed.whole,
     )  # fmt: skip
 
 
-def through(
-    model: Model, batch: Batch, parts: list[tuple[int, int]], precision: Precision, live: LiveBytes
-) -> tuple[tuple[dict[str, Any], int], int, bool]:
+class Passed(NamedTuple):
+    """Operations of the way forward by layer (of all under ``""``) and of the whole step; bytes that were saved."""
+
+    by_layer: dict[str, int]
+    step: int
+    saved: int
+    whole: bool
+
+
+def through(model: Model, batch: Batch, parts: list[tuple[int, int]], precision: Precision, live: LiveBytes) -> Passed:
     """Forward and backward. Of a batch in several parts, two are gone through: gradients then live beside activations.
 
-    Gives forward operations by module and those of both ways, of the whole batch; what is saved; and whether the loss
-    could be followed.
+    What is counted is of the whole batch; what is saved, of the largest part.
     """
     done, total, saved, whole = 0, 0, 0, True
-    by_module: dict[str, Any] = {}
+    by_layer: Counter[str] = Counter()
     for start, stop in parts[:2]:
         part = batch.part(start, stop)
         before = live.now
         with FlopCounterMode(display=False, custom_mapping=MORE) as counter:
-            with precision.cast(torch.device("cpu")):
+            with precision.cast(torch.device("cpu")), flops_by_layer(model, counter, by_layer):
                 try:
                     loss = model.loss(part)
                 except CANNOT:
                     whole = False
                     loss = torch.stack([one.float().sum() for one in model(part).values()]).sum()
-            if not by_module:
-                by_module = {name: dict(counts) for name, counts in counter.get_flop_counts().items()}
+            forward = counter.get_total_flops()
             saved = max(saved, live.now - before)
             loss.backward()  # type: ignore[no-untyped-call]
+        by_layer[""] += forward
         done, total = done + stop - start, total + counter.get_total_flops()
         del loss
-    first = parts[0][1] - parts[0][0]
-    scaled = {
-        name: {op: count * len(batch) // first for op, count in counts.items()} for name, counts in by_module.items()
-    }
-    return (scaled, total * len(batch) // done), saved, whole
+    scaled = {name: count * len(batch) // done for name, count in by_layer.items()}
+    return Passed(scaled, total * len(batch) // done, saved, whole)
 
 
-def layers_of(model: Model, by_module: Mapping[str, Mapping[Any, int]]) -> list[Layer]:
+@contextmanager
+def flops_by_layer(model: nn.Module, counter: Any, found: Counter[str]) -> Iterator[None]:
+    """Add up the operations of each module that has weights of its own, without those of such modules inside it."""
+    before: list[int] = []
+
+    def enter(module: nn.Module, given: Any) -> None:
+        before.append(counter.get_total_flops())
+
+    def leave(name: str, module: nn.Module, given: Any, out: Any) -> None:
+        own = counter.get_total_flops() - before.pop()
+        found[name] += own
+        if before:  # it is no work of the module around it
+            before[-1] += own
+
+    handles = []
+    for name, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(partial(leave, name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layers_of(model: Model, flops: Mapping[str, int]) -> list[Layer]:
     """The modules that have weights of their own, each weight once, in the order of the model."""
     seen: set[int] = set()
     layers = []
@@ -175,9 +209,30 @@ def layers_of(model: Model, by_module: Mapping[str, Mapping[Any, int]]) -> list[
         own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
         seen |= {id(p) for p in own}
         if own:
-            flops = sum(by_module.get(f"{type(model).__name__}.{name}", {}).values())
-            layers.append(Layer(name, type(module).__name__, sum(p.numel() for p in own), flops))
+            layers.append(Layer(name, type(module).__name__, sum(p.numel() for p in own), flops.get(name, 0)))
     return layers
+
+
+# Recurrent layers, all steps at once ---------------------------------------------------------------------------------
+
+
+class AllSteps(TorchFunctionMode):
+    """torch works GRU and Elman's network through step by step, some dozen operations each. Here all steps of a layer
+    are one step of as many rows: the same operations on the same numbers of numbers, in no time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cell = CELLS.get(getattr(func, "__name__", ""))
+        if cell is None or len(args) != 9:
+            return func(*args, **(kwargs or {}))
+        states, state, weights, _, layers, *_ = args  # as torch.nn.GRU calls it: one direction, batch first
+        for layer in range(layers):
+            own = CellWeights(*weights[4 * layer : 4 * layer + 4])
+            before = torch.zeros(states.shape[:2].numel(), own.state.shape[1], requires_grad=True)
+            states = cell(states.flatten(0, 1), before, own).view(*states.shape[:2], -1)
+        return states, state
+
+
+CELLS = {"gru": gru_step, "rnn_tanh": rnn_step}
 
 
 # Operations that torch's counter does not know -----------------------------------------------------------------------

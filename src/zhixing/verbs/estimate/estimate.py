@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from ...columns import Column
 from ...console import Console
@@ -18,15 +19,27 @@ from ...data.source import open_source
 from ...data.split import split
 from ...data.store import cache_folder
 from ...data.table import Table
+from ...pretrained import equip
 from ...recipe import Recipe, reshaped
 from ...run import RunFolder, make_columns
+from ...training.optimizers import OPTIMIZERS, prime
 from ..alignment import alignable
 from ..assemble import Session
 from ..complete import complete
 from ..sources import stratify_by, tell_broken
 from ..train import build, describe_source, resolved
 from .dry import DryStep
-from .machine import device_free, host_free, peak_bytes, power_of, process_age, resident_bytes, unread_bytes
+from .machine import (
+    Times,
+    clock,
+    device_free,
+    host_free,
+    peak_bytes,
+    power_of,
+    process_age,
+    resident_bytes,
+    unread_bytes,
+)
 from .plan import (
     EFFICIENCY,
     PROGRAM_LATER,
@@ -46,6 +59,7 @@ from .rehearsal import Rehearsal, rehearse, scratch_folder
 __all__ = ["estimate"]
 
 SMALL = 0.4  # of free memory: a model that takes more is not tried out
+LEAVING = 0.6  # seconds in which the interpreter ends, with all that is loaded
 TRIED = 8.0  # seconds of a step: one that takes longer by its operations is not tried out
 
 
@@ -76,8 +90,7 @@ def estimate(
     Raises:
         RecipeError, UsageError, DataError: as training would.
     """
-    began = time.perf_counter()
-    age, program = process_age(), resident_bytes()
+    began, age, program = clock(), process_age(), resident_bytes()
     if isinstance(subject, str | Path) and (Path(subject) / "recipe.yaml").is_file():
         raw, subject = RunFolder(subject).recipe().plain(), None
     source = raw["data"]["source"] if subject is None else subject
@@ -90,22 +103,25 @@ def estimate(
     data = {"rows": table.rows, "splits": {name: len(rows) for name, rows in prepared.split.items()}}
     blocks = pack(prepared, columns, seed=recipe.seed)
     plan = plan_of(recipe, columns, blocks, device, done.modules)
-    start = (age or 0.0) + time.perf_counter() - began - saved
+    load_libraries(recipe)
+    start = clock() - saved
+    start += LEAVING
+    start[0] += (age or 0.0) - began[0]
     prepared_peak, held = peak_bytes(), resident_bytes()
     dry = plan.dry()
-    own = max(0, resident_bytes() - held)  # of what this estimate itself has loaded
     rate = rates(device)
     room = device_free(device)
     seen: Rehearsal | None = None
     if trial and fits_a_trial(dry, room, rate(dry.precision.name)):
+        building = clock()
         model = build(recipe, columns, done.modules)
         usable = alignable(prepared, table, columns, model, recipe.data.on_error)
-        usable = pack(usable, columns, seed=recipe.seed)
+        start += clock() - building
         quiet = Console(quiet=True)
         with scratch_folder(recipe) as folder:
             seen = rehearse(Session(folder, recipe, table, columns, usable, device, quiet, model, {}))
     times = timed_parts(seen, plan, start, rate(dry.precision.name))
-    memory = memory_told(seen, dry, recipe, device, program, prepared_peak, held, own)
+    memory = memory_told(seen, dry, recipe, device, program, prepared_peak, held)
     peak = memory["peak_bytes"] if device.type == "cpu" else memory["device_peak_bytes"]
     others = max(0, peak - dry.bytes)
     free = (room or 0) + (held if device.type == "cpu" else 0)
@@ -129,14 +145,15 @@ def estimate(
     }
 
 
-def ready(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Column], Prepared, float]:
+def ready(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Column], Prepared, Times]:
     """Columns and data as training has them, and the seconds that are saved when it finds them in the cache."""
     parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
     columns = make_columns(recipe)
-    marks: list[float] = []
+    equip(recipe, columns)
+    marks: list[Times] = []
 
     def progress(name: str, done: int, rows: int) -> None:
-        marks.append(time.perf_counter())
+        marks.append(clock())
         console.progress(f"preparing {name}", done, rows)
 
     with console:
@@ -144,10 +161,10 @@ def ready(recipe: Recipe, table: Table, console: Console) -> tuple[dict[str, Col
             table, columns, parts, cache=cache_folder(), on_error=recipe.data.on_error, progress=progress
         )
     if len(marks) <= len(columns):  # a single word from each: they were found
-        return columns, prepared, 0.0
-    start = time.perf_counter()
+        return columns, prepared, np.zeros(2)
+    start = clock()
     encode_all(table, columns, cache=cache_folder())
-    return columns, prepared, max(0.0, marks[-1] - marks[0] - (time.perf_counter() - start))
+    return columns, prepared, np.maximum(0.0, marks[-1] - marks[0] - (clock() - start))
 
 
 def plan_of(
@@ -176,6 +193,13 @@ def mean_lengths(prepared: Prepared) -> dict[str, float]:
     }
 
 
+def load_libraries(recipe: Recipe) -> None:
+    """Take a step of the smallest model there is: the first step of all loads what the dry step would load later."""
+    model = nn.Linear(1, 1)
+    prime(OPTIMIZERS[recipe.training.optimizer.name](model, **recipe.training.optimizer.keywords()))
+    model(torch.zeros(1, 1)).sum().backward()
+
+
 def fits_a_trial(dry: DryStep, room: int | None, rate: float) -> bool:
     """Whether the real model may be built and a few steps be taken."""
     small = room is None or dry.bytes < SMALL * room
@@ -187,33 +211,39 @@ def fits_a_trial(dry: DryStep, room: int | None, rate: float) -> bool:
 # Assembling -----------------------------------------------------------------------------------------------------------
 
 
-def timed_parts(seen: Rehearsal | None, plan: Plan, start: float, rate: float) -> dict[str, Any]:
+def timed_parts(seen: Rehearsal | None, plan: Plan, start: Times, rate: float) -> dict[str, Any]:
+    """Seconds in all and of each part; of the processor too, where steps were timed."""
     if seen is None:
         least, likely = time_from_operations(plan, rate)
         return {
-            "seconds": round(start + likely, 3),
+            "seconds": round(start[0] + likely, 3),
             "from": f"the operations of training at {EFFICIENCY:.0%} of {rate / 1e9:,.0f} GFLOP/s, the rate of large "
             "matrix products here; validation and the rest are left out",
-            "at_least": round(start + least, 3),
-            "start": round(start, 3),
+            "at_least": round(start[0] + least, 3),
+            "start": round(start[0], 3),
             "training": round(likely, 3),
             "step": round(likely / plan.steps, 6),
         }
+    parts = {
+        "start": start + seen.once,
+        "training": seen.training,
+        "step": seen.step,
+        "validation": seen.validation * seen.validations,
+        "checkpoints": seen.checkpoint * seen.checkpoints,
+        "final": seen.final,
+    }
+    total = start + seen.seconds
     return {
-        "seconds": round(start + seen.seconds, 3),
+        "seconds": round(total[0], 3),
         "from": f"{seen.timed_steps} timed steps",
-        "start": round(start + seen.once, 3),
-        "training": round(seen.training, 3),
-        "step": round(seen.step, 6),
-        "validation": round(seen.validation * seen.validations, 3),
-        "checkpoints": round(seen.checkpoint * seen.checkpoints, 3),
-        "final": round(seen.final, 3),
+        **{name: round(part[0], 6) for name, part in parts.items()},
+        "processor_seconds": round(total[1], 3),
     }
 
 
 def memory_told(
     seen: Rehearsal | None, dry: DryStep, recipe: Recipe, device: torch.device,
-    program: int, prepared_peak: int, held: int, own: int,
+    program: int, prepared_peak: int, held: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Peak memory of the process, and on a GPU of the device, by part."""
     parts = memory_parts(dry, recipe)
@@ -221,7 +251,7 @@ def memory_told(
     on_host = parts if device.type == "cpu" else {"checkpoint being written": parts["checkpoint being written"]}
     data = max(0, held - program) + unread
     from_parts = program + data + sum(on_host.values()) + PROGRAM_LATER
-    training = seen.peak_bytes - own + unread + seen.more_bytes if seen is not None else from_parts
+    training = seen.peak_bytes + unread + seen.more_bytes if seen is not None else from_parts
     peak = max(training, prepared_peak)
     told: dict[str, Any] = {
         "peak_bytes": peak,

@@ -10,13 +10,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 __all__ = [
-    "Power", "device_free", "host_free", "peak_bytes", "power_of", "process_age", "product_rate", "resident_bytes",
-    "unread_bytes", "watch_peak", "watched_peak",
+    "Power",
+    "Times",
+    "clock",
+    "device_free",
+    "host_free",
+    "peak_bytes",
+    "power_of",
+    "process_age",
+    "product_rate",
+    "resident_bytes",
+    "unread_bytes",
+    "watch_peak",
+    "watched_peak",
 ]  # fmt: skip
 
+Times = NDArray[np.float64]  # [2]: of the clock, of the processor
 CPU_IDLE, CPU_CORE = 20.0, 8.0  # watts of a computer at rest, and more for each core at work
 GPU_SHARE = 0.8  # of a GPU's power limit, drawn while training
 SAMPLE = 0.25  # seconds of matrix products
@@ -103,6 +117,12 @@ def process_age() -> float | None:
         up = float(Path("/proc/uptime").read_text("ascii").split()[0])
         return up - began / os.sysconf("SC_CLK_TCK")
     return None
+
+
+def clock() -> Times:
+    """Seconds of the clock, and of the processor in all threads of this process: the second hardly depends on what else
+    the machine does."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = SAMPLE) -> float:

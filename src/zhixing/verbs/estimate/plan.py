@@ -20,7 +20,7 @@ from .machine import Power, product_rate
 __all__ = ["Plan", "changes", "largest_batch", "layers_told", "longest", "memory_parts", "typical"]
 
 EFFICIENCY = 0.5  # of the rate of large matrix products that training reaches; see time_from_operations
-PROGRAM_LATER = 130 << 20  # bytes of libraries that are loaded or first used once training has begun
+PROGRAM_LATER = 220 << 20  # bytes of libraries that are loaded or first used once training has begun
 Steps = dict[str, int]
 
 

@@ -6,12 +6,10 @@ runs. What costs once is told apart from what is to be multiplied.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from ... import recipe as recipes
 from ...columns.column import Ragged
 from ...data.batches import Batch, Batches, Order
+from ...data.packing import pack
 from ...data.prepare import Prepared
 from ...heads.text import TextHead
 from ...recipe import Recipe
@@ -29,43 +28,44 @@ from ...training.loop import CHECKPOINT_SECONDS, Loop, Validation
 from ...training.surroundings import StopRequest, reproducible
 from ..assemble import Session, make_loop
 from ..collect import EXACT, collect, validation
-from ..train import finish
-from .machine import resident_bytes, watch_peak, watched_peak
+from ..train import finish, write_data
+from .machine import Times, clock, resident_bytes, watch_peak, watched_peak
 
 __all__ = ["Rehearsal", "rehearse", "scratch_folder"]
 
 WARM, LEAST, MOST = 3, 5, 64  # steps that are not timed, that are at least and at most
 FEW = 64  # rows of which a text is written
+Parts = dict[str, Times]  # seconds by what they were spent on
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Seconds of each part, how often it comes, and the most memory that was held."""
+    """Seconds of each part (of the clock, and of the processor), how often it comes, and the most memory held."""
 
-    step: float
+    step: Times
     timed_steps: int
     steps: int
-    validation: float
+    validation: Times
     validations: int
-    checkpoint: float
-    final: float
-    once: float
+    checkpoint: Times
+    final: Times
+    once: Times
     before_bytes: int
     peak_bytes: int
     device_bytes: int | None
     more_bytes: int  # of predictions, when all rows are measured
 
     @property
-    def training(self) -> float:
+    def training(self) -> Times:
         return self.step * self.steps
 
     @property
     def checkpoints(self) -> int:
         """How many are written: one each half minute, and the last."""
-        return 1 + int((self.training + self.validation * self.validations) // CHECKPOINT_SECONDS)
+        return 1 + int((self.training + self.validation * self.validations)[0] // CHECKPOINT_SECONDS)
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Times:
         """All that comes once the data are ready."""
         return (
             self.once
@@ -128,12 +128,12 @@ def some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 
 @contextmanager
-def timed(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
+def timed(seconds: Parts, name: str, device: torch.device) -> Iterator[None]:
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     yield
     wait(device)
-    seconds[name] = time.perf_counter() - start
+    seconds[name] = clock() - start
 
 
 def wait(device: torch.device) -> None:
@@ -152,22 +152,26 @@ def scratch_folder(recipe: Recipe) -> Iterator[RunFolder]:
 def rehearse(session: Session, *, budget: float = 3.0) -> Rehearsal:
     """Go through all that training does, in about twice ``budget`` seconds, in the session's folder; its model and its
     split are spoilt by it."""
-    device, seconds = session.device, dict[str, float]()
+    device, seconds = session.device, Parts()
     before = resident_bytes()
     watch_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with reproducible(session.recipe.training.threads):
         with timed(seconds, "make", device):
+            prepared = session.prepared
+            write_data(session.folder, session.table, session.recipe, session.columns, prepared, {})
+            session.prepared = pack(prepared, session.columns, seed=session.recipe.seed)
             session.model.to(device).channels_last()
             batches = Batches(session.prepared.columns, device)
             loop = make_loop(session, session.model, batches, StopRequest())
         validate_every, steps = loop.options.validate_every, loop.options.total_steps
         marks = run_steps(loop, budget, seconds)
-        spans = [stop - start for start, stop in zip(marks[WARM:], marks[WARM + 1 :], strict=False)]
+        spans = np.diff(marks[WARM:], axis=0)
         # Batches of one size take one time, whatever else the machine does meanwhile; of unequal ones the mean counts.
-        step = mean(spans) if batches.ragged or device.type == "cuda" else median(spans)
-        rows_a_second = 3 * loop.order.batch_size / step
+        alike = not batches.ragged and device.type != "cuda"
+        step = np.median(spans, axis=0) if alike else np.mean(spans, axis=0)
+        rows_a_second = 3 * loop.order.batch_size / step[0]
         parts = session.prepared.split
         held = next(name for name in ("test", "validation", "train") if len(parts[name]))
         writes = any(isinstance(session.model.head(name), TextHead) for name in session.model.outputs)
@@ -178,9 +182,9 @@ def rehearse(session: Session, *, budget: float = 3.0) -> Rehearsal:
         run_ending(loop, session, batches, fewer[held], seconds)
         device_bytes = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
     scaled = seconds["collect"] * share(parts, fewer, held)
-    first = max(0.0, marks[WARM] - marks[0] - WARM * step)
+    first = np.maximum(0.0, marks[WARM] - marks[0] - WARM * step)
     once = seconds["make"] + seconds["steps"] - (marks[-1] - marks[0]) + first
-    once += max(0.0, seconds["first validation"] - seconds["validation"])
+    once += np.maximum(0.0, seconds["first validation"] - seconds["validation"])
     return Rehearsal(
         step=step,
         timed_steps=len(spans),
@@ -188,7 +192,7 @@ def rehearse(session: Session, *, budget: float = 3.0) -> Rehearsal:
         validation=validation,
         validations=-(-steps // validate_every) if len(parts["validation"]) else 0,
         checkpoint=seconds["checkpoint"],
-        final=max(0.0, seconds["finish"] - seconds["collect"]) + scaled,
+        final=np.maximum(0.0, seconds["finish"] - seconds["collect"]) + scaled,
         once=once,
         before_bytes=before,
         peak_bytes=watched_peak(),
@@ -210,17 +214,17 @@ def row_bytes(prepared: Prepared, outputs: list[str]) -> int:
     return sum(int(prepared.columns[name].values[:1].nbytes) for name in outputs)
 
 
-def run_steps(loop: Loop, budget: float, seconds: dict[str, float]) -> list[float]:
+def run_steps(loop: Loop, budget: float, seconds: Parts) -> list[Times]:
     """Take steps for so many seconds; gives when each began, and when the last ended."""
-    marks: list[float] = []
+    marks: list[Times] = []
     hooks, writer, order, options = loop.hooks, loop.writer, loop.order, loop.options
     chosen = representative(order, loop.batches)
 
     def enough() -> bool:
-        return len(marks) > WARM + LEAST and time.perf_counter() - marks[WARM] > budget
+        return len(marks) > WARM + LEAST and (clock() - marks[WARM])[0] > budget
 
     def augment(batch: Batch, step: int) -> Batch:
-        marks.append(time.perf_counter())
+        marks.append(clock())
         return hooks.augment(batch, step)
 
     loop.order, loop.writer = Chosen(order, chosen), None
@@ -229,12 +233,12 @@ def run_steps(loop: Loop, budget: float, seconds: dict[str, float]) -> list[floa
     with timed(seconds, "steps", loop.device):
         loop.run()
         wait(loop.device)
-        marks.append(time.perf_counter())
+        marks.append(clock())
     loop.hooks, loop.writer, loop.order, loop.options = hooks, writer, order, options
     return marks
 
 
-def run_validation(loop: Loop, session: Session, seconds: dict[str, float]) -> float:
+def run_validation(loop: Loop, session: Session, seconds: Parts) -> Times:
     """Validate twice: the first time more is loaded. Gives the seconds of the second."""
     loop.hooks = replace(loop.hooks, validate=lambda: looked(loop, session))
     for name in ("first validation", "validation"):
@@ -251,9 +255,7 @@ def looked(loop: Loop, session: Session) -> Validation | None:
     return validation(loop.model, session.columns, seen)
 
 
-def run_ending(
-    loop: Loop, session: Session, batches: Batches, rows: NDArray[np.int64], seconds: dict[str, float]
-) -> None:
+def run_ending(loop: Loop, session: Session, batches: Batches, rows: NDArray[np.int64], seconds: Parts) -> None:
     """Write a checkpoint, then all that comes after the last step."""
     assert loop.writer is not None
     with timed(seconds, "checkpoint", loop.device), loop.writer:

@@ -23,9 +23,8 @@ def show(told: Mapping[str, Any]) -> None:
         console.print(text, markup=False)
 
     memory, times, power = told["memory"], told["time"], told["energy"]
-    line(
-        f"{told['parameters']:,} parameters, {big(told['forward_flops_per_row'])}FLOP forward a row, {told['precision']}"
-    )
+    line(f"{told['parameters']:,} parameters, {big(told['forward_flops_per_row'])}FLOP forward a row")
+    line(f"precision {told['precision']}")
     line(f"{told['steps']:,} steps of {told['batch_rows']:,} rows, {big(told['step_flops'])}FLOP each")
     console.print(
         page(

@@ -1,0 +1,105 @@
+"""The doctor on set-ups whose true cause is known: is it the first that is named, and do healthy ones give no alarm?
+
+    python -m benchmarks.doctor [--only WORD ...] [--cost mnist emails]
+
+``--cost`` measures instead how long each check takes on all of MNIST and on the e-mails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zhixing as zx
+from zhixing.doctor import Diagnosis, examine
+
+from .doctor_setups import BROKEN, HEALTHY, Setup
+
+__all__ = ["judge"]
+
+
+def judge(setup: Setup, folder: Path) -> tuple[bool, Diagnosis]:
+    """Whether the doctor is right about a set-up, and all that it says."""
+    subject = setup.make(folder / "data")
+    if subject.run:
+        run = zx.train(subject.source, recipe=subject.recipe, encoder=subject.encoder, out=folder / "run")
+        if subject.spoil is not None:
+            subject.spoil(run.path)
+        found = of_run(run.path, subject.source)
+    else:
+        found = examine(subject.source, recipe=subject.recipe, encoder=subject.encoder)
+    alarms = found.alarms
+    return (not alarms if setup.healthy else bool(alarms) and alarms[0].check in setup.causes), found
+
+
+def of_run(path: Path, source: Any) -> Diagnosis:
+    """A run on data in memory, which have to be given again."""
+    from zhixing.doctor.case import case_of_run
+    from zhixing.doctor.examine import diagnose
+
+    return diagnose(case_of_run(path, source=source))
+
+
+def suite(words: list[str]) -> None:
+    counts = {"broken": [0, 0], "healthy": [0, 0]}
+    started = time.perf_counter()
+    for setup in [*BROKEN, *HEALTHY]:
+        kind = "healthy" if setup.healthy else "broken"
+        if words and not any(word in f"{kind} {setup.name}" for word in words):
+            continue
+        since = time.perf_counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            right, found = judge(setup, Path(scratch))
+        counts[kind][0] += right
+        counts[kind][1] += 1
+        named = ", ".join(f"{one.check} ({one.severity[0]}{'*' if one.because else ''})" for one in found.alarms)
+        wanted = " or ".join(setup.causes) or "nothing"
+        seconds = time.perf_counter() - since
+        print(f"{'right' if right else 'WRONG'}  {seconds:5.1f} s  {kind}, {setup.name}: {wanted} <- {named or 'nothing'}",
+              flush=True)  # fmt: skip
+        if not right:
+            for one in found.alarms[:3]:
+                print(f"         {one.found}", flush=True)
+    print(json.dumps({
+        "broken_named_first": counts["broken"][0], "broken": counts["broken"][1],
+        "healthy_without_alarm": counts["healthy"][0], "healthy": counts["healthy"][1],
+        "seconds": round(time.perf_counter() - started),
+    }))  # fmt: skip
+
+
+def cost(names: list[str]) -> None:
+    from .data import spam
+
+    sources = {"mnist": "mnist", "emails": str(spam())}
+    for name in names:
+        started = time.perf_counter()
+        found = examine(sources[name], recipe={"outputs": {"label": None}})
+        slowest = sorted(found.seconds.items(), key=lambda pair: -pair[1])
+        print(json.dumps({
+            "data": name, "checks": len(found.seconds), "slowest": slowest[0][0],
+            "slowest_seconds": round(slowest[0][1], 1), "seconds_by_check": {key: round(x, 2) for key, x in slowest},
+            "seconds": round(time.perf_counter() - started, 1),
+            "alarms": [f"{one.check} ({one.severity}): {one.found}" for one in found.alarms],
+        }))  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--cost", nargs="*", choices=["mnist", "emails"], default=[])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.cost:
+        cost(given.cost)
+    else:
+        suite(given.only)
+
+
+if __name__ == "__main__":
+    main()

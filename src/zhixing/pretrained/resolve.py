@@ -1,0 +1,153 @@
+"""From a recipe that names a published model to one that names this project's own parts, and from that to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..columns import Column
+from ..columns.text import Text
+from ..errors import RecipeError, RunError, UsageError
+from ..heads.text import TextHead
+from ..model import Model
+from ..recipe import Recipe
+from .files import names_files
+from .layouts import Role
+from .model import PublishedModel, open_model
+
+__all__ = ["equip", "put_weights", "resolve"]
+
+SLOTS: dict[str, Role] = {"inputs": "encoder", "outputs": "decoder"}
+
+
+def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain data in which every encoder or decoder that is a published model is spelled out.
+
+    Where no learning rate is given, it becomes one that suits weights that are good already.
+
+    Raises:
+        RecipeError: settings that contradict the weights, all of them.
+        UsageError, DataError: a model that cannot be read.
+    """
+    out, problems, rates = dict(raw), list[str](), list[float]()
+    for part, role in SLOTS.items():
+        columns = raw.get(part)
+        if not isinstance(columns, Mapping):
+            continue
+        out[part] = dict(columns)
+        for name, settings in columns.items():
+            chosen = named(settings, role)
+            if chosen is None:
+                continue
+            model = open_model(chosen["name"], allow_pickle=bool(chosen.get("allow_pickle")))
+            out[part][name], wrong = spelled_out(settings, chosen, model, role)
+            problems += [f"{part}.{name}.{line}" for line in wrong]
+            rates.append(model.layout.rate)
+    if problems:
+        raise RecipeError(problems)
+    return with_rate(out, min(rates)) if rates else out
+
+
+def named(settings: Any, role: Role) -> dict[str, Any] | None:
+    """The settings of an encoder or decoder whose name is that of a model's files."""
+    chosen = settings.get(role) if isinstance(settings, Mapping) else None
+    chosen = {"name": chosen} if isinstance(chosen, str) else chosen
+    if not isinstance(chosen, Mapping) or not isinstance(chosen.get("name"), str) or not names_files(chosen["name"]):
+        return None
+    return dict(chosen)
+
+
+def spelled_out(
+    settings: Mapping[str, Any], chosen: Mapping[str, Any], model: PublishedModel, role: Role
+) -> tuple[dict[str, Any], list[str]]:
+    """A column's settings with those of the model, and what contradicts it."""
+    plan, kind = model.plan(role), model.layout.reads if role == "encoder" else "text"
+    own = {key: value for key, value in chosen.items() if key not in ("name", "allow_pickle")}
+    wrong = [contradiction(f"{role}.{key}", own[key], plan.fixed[key]) for key in own if differs(own, plan.fixed, key)]
+    fixed = {"type": kind, **plan.column}
+    wrong += [contradiction(key, settings[key], fixed[key]) for key in fixed if differs(settings, fixed, key)]
+    most, length = model.layout.positions(), settings.get("length")
+    if most is not None and isinstance(length, int) and length > most:
+        wrong.append(f"length: the weights know {most} places, not {length}. Set it to {most} or less, or leave it out")
+    path = Path(chosen["name"]).expanduser()
+    start: dict[str, Any] = {
+        "source": str(path.resolve()) if path.exists() else chosen["name"],
+        "sha256": model.sha256(),
+    }
+    if chosen.get("allow_pickle"):
+        start["allow_pickle"] = True
+    parts = {"name": plan.name, **plan.open, **own, **plan.fixed}
+    return {**settings, **fixed, role: parts, "pretrained": start}, wrong
+
+
+def differs(given: Mapping[str, Any], fixed: Mapping[str, Any], key: str) -> bool:
+    return key in fixed and given.get(key) is not None and given[key] != fixed[key]
+
+
+def contradiction(path: str, given: Any, fixed: Any) -> str:
+    return f"{path}: the weights have {fixed!r}, not {given!r}. Leave it out"
+
+
+def with_rate(raw: dict[str, Any], rate: float) -> dict[str, Any]:
+    """The recipe with a learning rate where none is given: the usual one would undo what was learned before."""
+    training = raw.get("training")
+    training = dict(training) if isinstance(training, Mapping) else {}
+    chosen = training.get("optimizer", "adamw")
+    chosen = {"name": chosen} if isinstance(chosen, str) else chosen
+    if isinstance(chosen, Mapping) and chosen.get("name", "adamw") == "adamw" and chosen.get("lr") is None:
+        training["optimizer"] = {"name": "adamw", **chosen, "lr": rate}
+        return {**raw, "training": training}
+    return raw
+
+
+def starts(recipe: Recipe, role: Role) -> dict[str, PublishedModel]:
+    """The models that columns start from, by column.
+
+    Raises:
+        RunError: one is not the one that the recipe was resolved with.
+    """
+    out = {}
+    for name, settings in (recipe.inputs if role == "encoder" else recipe.outputs).items():
+        start = getattr(settings, "pretrained", None)
+        if start is None:
+            continue
+        model = open_model(start.source, allow_pickle=start.allow_pickle)
+        if model.sha256() != start.sha256:
+            raise RunError(
+                "these are not the files that the recipe was made with",
+                place=start.source,
+                mend=f"Restore them, or name them anew: {role}: {start.source}",
+            )
+        out[name] = model
+    return out
+
+
+def equip(recipe: Recipe, columns: Mapping[str, Column]) -> None:
+    """Give columns the tokenizers that belong to the weights, before they are fitted."""
+    for role in SLOTS.values():
+        for name, model in starts(recipe, role).items():
+            column = columns[name]
+            if not isinstance(column, Text):
+                continue
+            if column.tokenizer != "published":
+                raise UsageError(
+                    f"the weights read tokens of their own, not of the tokenizer {column.tokenizer}",
+                    place=f"the column {name!r}",
+                    mend="Set its tokenizer to published.",
+                )
+            column.fitted = model.tokenizer
+
+
+def put_weights(recipe: Recipe, columns: Mapping[str, Column], model: Model) -> None:
+    """Fill the encoders and decoders of a fresh model that start from published weights.
+
+    Raises:
+        DataError: weights are missing, of another shape, or not known.
+    """
+    for name, start in starts(recipe, "encoder").items():
+        start.fill("encoder", model.encoders[model.inputs.index(name)])
+    for name, start in starts(recipe, "decoder").items():
+        head = model.head(name)
+        assert isinstance(head, TextHead)
+        start.fill("decoder", head.decoder)
