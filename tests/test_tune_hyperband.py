@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ def test_rungs_rise_by_equal_factors_to_the_whole(validations: int, eta: int) ->
     shares = rungs(validations, eta)
     assert shares[-1] == 1.0
     assert shares[0] * validations >= 1 - 1e-9
-    assert all(b == pytest.approx(a * eta) for a, b in zip(shares, shares[1:], strict=False))
+    assert all(b == pytest.approx(a * eta) for a, b in pairwise(shares))
 
 
 @given(st.integers(1, 5), ETAS, TRIALS)

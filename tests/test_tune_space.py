@@ -17,7 +17,9 @@ from zhixing.models import encoders_for
 from zhixing.recipe import Recipe, check
 from zhixing.training.optimizers import OPTIMIZERS
 from zhixing.tune.objectives import Objective
-from zhixing.tune.space import Dimension, default_space, given_space, read_range, settings_at, with_settings
+from zhixing.tune.paths import settings_at, with_settings
+from zhixing.tune.ranges import given_space, read_range
+from zhixing.tune.space import Dimension, default_space
 from zhixing.tune.suggest import Space, suggest
 
 PAIRS = [(kind, name) for kind, column in COLUMNS.items() for name in encoders_for(column.kind)]
@@ -116,7 +118,7 @@ def test_ranges_are_read(text: Any, expected: Dimension) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "5:1", "log:0:1", "int:0.5:2", "1:2:3", "a:b", "[]", "log:1", "nan:1", 3])
 def test_a_range_that_cannot_be_read_is_told(text: Any) -> None:
-    with pytest.raises(RecipeError, match="tune.training.clip"):
+    with pytest.raises(RecipeError, match=r"tune\.training\.clip"):
         given_space({"training.clip": text}, recipe(inputs={"x": {"type": "number"}}).plain())
 
 

@@ -102,7 +102,7 @@ class Run(RunFolder):
 
         return explain(
             self.settings, self.fitted, self.model, source, plan=Plan(**wanted), part=part, own=self.source,
-            device=self.device, console=Console(quiet=True),
+            calibrations=self.calibrations, device=self.device, console=Console(quiet=True),
         )  # fmt: skip
 
     def report(self) -> Path:

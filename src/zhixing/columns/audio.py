@@ -37,7 +37,7 @@ from .column import (
     sample,
 )
 from .sound import FULL, SUFFIXES, Clip, describe_failure, looks_like_sound, read_sound, require, seconds_of
-from .spectrum import Features, SpecAugment, Spectrum, SpectrumStem
+from .spectrum import Features, SpecAugment, Spectrum, SpectrumStem, WhisperSpectrum
 
 __all__ = ["SUFFIXES", "Audio"]
 
@@ -72,7 +72,8 @@ class Audio(Column):
         *,
         rate: Annotated[int, Field(ge=1000, le=384_000, description="samples a second")] = 16_000,
         features: Annotated[
-            Features, Field(description="power in mel bands, their cepstrum, or the samples of each frame")
+            Features,
+            Field(description="power in mel bands, their cepstrum, the samples of each frame, or as Whisper hears"),
         ] = "log_mel",
         bands: Annotated[int, Field(ge=1, le=1024, description="mel bands")] = 80,
         coefficients: Annotated[int, Field(ge=1, description="numbers of an mfcc; no more than bands")] = 13,
@@ -141,6 +142,8 @@ class Audio(Column):
 
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
         require()
+        if self.longest is None and self.features == "whisper":
+            self.longest = LONGEST
         if self.longest is not None:
             return
         longest = 0.0
@@ -199,7 +202,10 @@ class Audio(Column):
 
     def calibrate(self, stored: Stored, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
         assert isinstance(stored, Ragged)
+        if self.features == "whisper":  # which are standardised
+            return
         spectrum = self.spectrum()
+        assert isinstance(spectrum, Spectrum)
         shape = 1 if self.features == "wave" else spectrum.width  # samples of a frame are all alike
         count, total, squares = 0, torch.zeros(shape).double(), torch.zeros(shape).double()
         rows = np.sort(rows)
@@ -221,12 +227,16 @@ class Audio(Column):
             yield samples[first * self.step : last * self.step + self.frame]
 
     def frames(self, samples: int) -> int:
+        if self.features == "whisper":
+            return self.most // self.step
         return 1 + (samples - self.frame) // self.step
 
     def steps_of(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.array([self.frames(int(samples)) if samples else 0 for samples in lengths], np.int64)
 
-    def spectrum(self) -> Spectrum:
+    def spectrum(self) -> Spectrum | WhisperSpectrum:
+        if self.features == "whisper":
+            return WhisperSpectrum(rate=self.rate, window=self.frame, hop=self.step, bands=self.bands, most=self.most)
         return Spectrum(
             self.features,
             rate=self.rate,
@@ -237,7 +247,9 @@ class Audio(Column):
         )
 
     def spec(self) -> Spec:
-        width = {"log_mel": self.bands, "mfcc": self.coefficients, "wave": self.frame}[self.features]
+        width = {"log_mel": self.bands, "whisper": self.bands, "mfcc": self.coefficients, "wave": self.frame}[
+            self.features
+        ]
         return Spec("sequence", (self.frames(self.most), width))
 
     def stem(self) -> SpectrumStem:

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import DataError
+from ..settings import Settings
 from .column import Claim, Column, Finding, Locate, Spec, Stem, Stored, Tensorized, files_of, is_text, path_of, sample
 from .picture import (
     GREY,
@@ -48,6 +49,13 @@ LARGEST = 224
 CHUNK_BYTES = 4 << 20
 Bytes = NDArray[np.uint8]
 Side = Annotated[int, Field(ge=1, le=8192)]
+
+
+class Moments(Settings):
+    """What is subtracted and divided in each channel, for values from 0 to 255."""
+
+    mean: Annotated[list[float], Field(min_length=1, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
 
 
 class Standardise(Stem):
@@ -88,8 +96,10 @@ class Image(Column):
             Field(description="how another shape comes to the size: cut the middle, distort, or add a border"),
         ] = "crop",
         statistics: Annotated[
-            Literal["fitted", "imagenet", "unit"],
-            Field(description="what is subtracted and divided: of training rows, ImageNet's, or to -1 … 1"),
+            Literal["fitted", "imagenet", "unit"] | Moments,
+            Field(
+                description="what is subtracted and divided: of training rows, ImageNet's, to -1 … 1, or mean and std"
+            ),
         ] = "fitted",
         max_pixels: Annotated[int, Field(ge=1, description="a larger picture is refused as broken")] = 50_000_000,
     ) -> None:
@@ -210,7 +220,15 @@ class Image(Column):
     def calibrate(self, stored: Stored, rows: NDArray[np.int64], sums: NDArray[np.int64] | None = None) -> None:
         assert self.channels is not None
         assert isinstance(stored, Tensor)
-        if self.statistics == "imagenet":
+        if isinstance(self.statistics, Moments):
+            self.mean, self.std = self.statistics.mean, self.statistics.std
+            if {len(self.mean), len(self.std)} != {self.channels}:
+                raise DataError(
+                    f"statistics of {len(self.mean)} and {len(self.std)} channels for pictures of {self.channels}",
+                    place="a column of type image",
+                    mend="Give a mean and a std for each channel.",
+                )
+        elif self.statistics == "imagenet":
             mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
             self.mean, self.std = (mean, std) if self.channels == 3 else ([116.28], [57.12])
         elif self.statistics == "unit":
@@ -242,7 +260,7 @@ class Image(Column):
             "size": None if size is None else size[0] if size[0] == size[1] else list(size),
             "channels": self.channels,
             "fit": self.resize,
-            "statistics": self.statistics,
+            "statistics": self.statistics.model_dump() if isinstance(self.statistics, Moments) else self.statistics,
             "max_pixels": self.max_pixels,
         }
 

@@ -17,9 +17,9 @@ from ..settings import Settings
 from .column import Stem
 from .sound import FULL
 
-__all__ = ["Features", "SpecAugment", "Spectrum", "SpectrumStem", "dct_matrix", "mel_filters"]
+__all__ = ["Features", "SpecAugment", "Spectrum", "SpectrumStem", "WhisperSpectrum", "dct_matrix", "mel_filters"]
 
-Features = Literal["log_mel", "mfcc", "wave"]
+Features = Literal["log_mel", "mfcc", "wave", "whisper"]
 FLOOR = 1e-10  # of the energy in a band: a hundred decibels below a full tone; the logarithm needs one
 # The mel scale of Slaney's Auditory Toolbox (1998): linear up to a corner, logarithmic above.
 HERTZ_PER_MEL, CORNER, LOG_STEP = 200 / 3, 1000.0, math.log(6.4) / 27
@@ -122,6 +122,41 @@ class Spectrum(nn.Module):
         return out, real
 
 
+class WhisperSpectrum(nn.Module):
+    """What Whisper hears (Radford et al. 2022, arXiv:2212.04356): decimal logarithms of the power in mel bands, of
+    which what lies more than eighty decibels below the loudest of the clip is lost, brought to about -1 … 1.
+
+    A clip is filled with silence up to ``most`` samples and cut there. Frame t is centred on sample t x hop, with the
+    sound mirrored at both ends; all frames are real. The Fourier transform is over the window itself.
+
+    Shape: values [B, S] in units of int16, mask [B, S] to [B, most // hop, F] float32, mask of the same steps.
+    """
+
+    shape: Tensor
+    filters: Tensor
+
+    def __init__(self, *, rate: int, window: int, hop: int, bands: int, most: int) -> None:
+        super().__init__()
+        self.window, self.hop, self.most, self.width = window, hop, most, bands
+        self.features: Features = "whisper"
+        self.register_buffer("shape", torch.hann_window(window, dtype=torch.float64).float(), persistent=False)
+        self.register_buffer("filters", mel_filters(rate, window, bands), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}, hop={self.hop}, most={self.most}"
+
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = values.float().masked_fill(~mask, 0.0) / FULL
+        x = F.pad(x[:, : self.most], (0, max(0, self.most - x.shape[1])))
+        x = F.pad(x.unsqueeze(1), (self.window // 2, self.window // 2), mode="reflect").squeeze(1)
+        frames = x.unfold(1, self.window, self.hop)[:, : self.most // self.hop]
+        with torch.autocast(x.device.type, enabled=False):
+            spectrum = torch.view_as_real(torch.fft.rfft(frames * self.shape))
+            out = (spectrum.square().sum(-1) @ self.filters.T).clamp(min=FLOOR).log10()
+            out = (torch.maximum(out, out.amax((1, 2), keepdim=True) - 8) + 4) / 4
+        return out, torch.ones(out.shape[:2], dtype=torch.bool, device=out.device)
+
+
 class SpecAugment(Settings):
     """Stretches of time and bands of frequency that are blanked out while training (Park et al. 2019,
     arXiv:1904.08779; without its time warping). A mask over time also has a largest share of the clip, so that short
@@ -156,7 +191,12 @@ class SpectrumStem(Stem):
     scale: Tensor
 
     def __init__(
-        self, spectrum: Spectrum, mean: list[float], std: list[float], most: int, augment: SpecAugment | None = None
+        self,
+        spectrum: Spectrum | WhisperSpectrum,
+        mean: list[float],
+        std: list[float],
+        most: int,
+        augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
         self.spectrum, self.most, self.augment = spectrum, most, augment
@@ -178,7 +218,7 @@ class SpectrumStem(Stem):
         length = real_BT.sum(1).float()
         most = (chosen.time_share * length).clamp(max=chosen.time_width).floor()
         blanks = masked(length, most, real_BT.shape[1], chosen.time_masks).unsqueeze(-1)
-        if self.spectrum.features != "log_mel":
+        if self.spectrum.features not in ("log_mel", "whisper"):
             return blanks
         bands = torch.full_like(length, width)
         most = torch.full_like(length, min(chosen.frequency_width, width))

@@ -63,7 +63,7 @@ def explain(
     plan = Plan(methods, output, Ask(label, step), nearest, flip, most, seed)
     one = load(run, device=device)
     told = explain_command(
-        one.settings, one.fitted, one.model, inputs, plan, folder=one.path, part=part, out=out, device=one.device,
-        console=Console(quiet=json_),
+        one.settings, one.fitted, one.model, inputs, plan, folder=one.path, part=part, out=out,
+        calibrations=one.calibrations, device=one.device, console=Console(quiet=json_),
     )  # fmt: skip
     result(json_, told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -63,7 +64,7 @@ def predict(
         rewind()
         found = explain_command(
             one.settings, one.fitted, one.model, inputs or ("-",), folder=one.path, out=explain,
-            device=one.device, console=Console(quiet=True),
+            calibrations=one.calibrations, device=one.device, console=Console(quiet=True),
         )  # fmt: skip
         told["explanations"] = found["out"]
     result(json_, told)

@@ -34,7 +34,7 @@ def seconds_of(context: click.Context, option: click.Parameter, value: str | Non
 @click.option("--trials", type=click.IntRange(1), help="How many settings are tried (20).")
 @click.option("--total-epochs", type=click.FloatRange(0, min_open=True), help="In place of --trials: epochs in all.")
 @click.option(
-    "--time", "seconds", metavar="TIME", callback=seconds_of, help="Begin nothing new after this time: 90s, 30m, 2h."
+    "--time", "seconds", metavar="TIME", callback=seconds_of, help="End the search after this time: 90s, 30m, 2h."
 )
 @click.option(
     "--objective", "objectives", multiple=True, metavar="NAME",

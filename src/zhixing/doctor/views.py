@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..columns import Column
 from ..columns.column import Ragged, Spec, Stem
+from ..columns.vocabulary import UNKNOWN
 from ..data.batches import Batches, ColumnBatch
 
 __all__ = ["VIEWS", "after_stem", "hashes", "view"]
@@ -63,7 +64,8 @@ def of_ids(values: Tensor, mask: Tensor | None, spec: Spec) -> Matrix:
 def of_tokens(values: Tensor, mask: Tensor | None, spec: Spec) -> Matrix:
     """The logarithm of how often each token stands in the row, tokens hashed to places; rows of length one."""
     values = values.abs()  # negative where a language model has them as context
-    real = values != 0 if mask is None else mask
+    # Unknown tokens tell training rows from others by the way the vocabulary was made, not by what was written.
+    real = (values != 0 if mask is None else mask) & (values != UNKNOWN)
     places = values if spec.vocabulary <= WIDEST else (values * 2654435761 % 2**32) % WIDEST
     counts = torch.zeros(len(values), min(WIDEST, spec.vocabulary))
     counts.scatter_add_(1, places, real.float())

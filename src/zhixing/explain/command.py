@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..calibration import Calibration
 from ..columns import Column
 from ..console import Console
 from ..model import Model
@@ -38,6 +39,7 @@ def explain_command(
     folder: Path,
     part: str = "test",
     out: Path | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
     device: torch.device,
     console: Console,
 ) -> dict[str, Any]:
@@ -50,7 +52,10 @@ def explain_command(
         check_out(out)
     with TemporaryDirectory() as scratch:
         source = table_of(recipe, inputs, Path(scratch)) if inputs else None  # "-" is standard input
-        found = explain(recipe, columns, model, source, plan=plan or Plan(), part=part, device=device, console=console)
+        found = explain(
+            recipe, columns, model, source, plan=plan or Plan(), part=part, calibrations=calibrations, device=device,
+            console=console,
+        )  # fmt: skip
     title = folder.resolve().name
     if out is not None:
         paths = write(found, out, title)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..calibration import Calibration
 from ..columns import Column
 from ..columns.image import Image
 from ..console import Console
@@ -89,12 +90,14 @@ def explain(
     plan: Plan,
     part: str = "test",
     own: Any = None,
+    calibrations: Mapping[str, Calibration] | None = None,
     device: torch.device,
     console: Console,
 ) -> Explained:
     """Explain the rows of a source, or (None) of a split of the run's own data, with means by class.
 
-    ``own`` are the run's own data where they are only in memory. Gives facts: ``output``, ``unit``, ``baseline``,
+    ``own`` are the run's own data where they are only in memory; with ``calibrations`` probabilities are as they are
+    predicted. Gives facts: ``output``, ``unit``, ``baseline``,
     ``methods``, those ``skipped`` with the reason, ``explained`` rows, ``rows`` that are shown and ``classes``.
 
     Raises:
@@ -112,7 +115,7 @@ def explain(
     neighbours = None
     if plan.nearest:
         neighbours = Neighbours(model, columns, training_rows(recipe, columns, model, console, own), device)
-    work = Work(columns, model, output, plan, rows, neighbours)
+    work = Work(columns, model, output, plan, rows, neighbours, (calibrations or {}).get(output))
     with console:
         done = 0
         for batch, places in rows.batches(device):
@@ -168,10 +171,12 @@ class Work:
         plan: Plan,
         rows: Rows,
         neighbours: Neighbours | None,
+        calibration: Calibration | None,
     ) -> None:
         self.columns, self.model, self.output, self.plan = columns, model, output, plan
-        self.rows, self.neighbours = rows, neighbours
+        self.rows, self.neighbours, self.calibration = rows, neighbours, calibration
         self.skipped: dict[str, str] = {}
+        self.worked: set[str] = set()
         self.unit = ""
         self.found: dict[int, dict[str, Any]] = {}  # by place among the rows
         self.means: dict[str, dict[str, Means]] = {}
@@ -181,12 +186,11 @@ class Work:
     def take(self, subject: Subject, places: np.ndarray[Any, Any]) -> None:
         """Explain one batch."""
         maps = {name: found for name in self.plan.names if (found := self.maps_of(subject, name)) is not None}
-        if not maps:
-            raise UsageError(f"no method that was asked for works here: {'; '.join(self.skipped.values())}")
         with torch.no_grad():
             encoding = subject.encode(subject.points)
             scores = subject.goal.score(encoding)
-            chances = subject.goal.probability(encoding) if subject.goal.chance is not None else None
+            adjust = None if self.calibration is None else self.calibration.apply
+            chances = subject.goal.probability(encoding, adjust=adjust) if subject.goal.chance is not None else None
             base = subject.score(subject.baselines)
         for found in maps.values():
             if found.gap is not None:
@@ -212,12 +216,17 @@ class Work:
             self.count(facts)
 
     def maps_of(self, subject: Subject, name: str) -> Maps | None:
+        if name in self.skipped:
+            return None
         try:
-            return METHODS[name](subject, seed=self.plan.seed)
+            found = METHODS[name](subject, seed=self.plan.seed)
+            self.worked.add(name)
+            return found
         except NotApplicableError as error:
-            if "all" not in self.plan.methods:
-                raise
-            self.skipped[name] = str(error)
+            if name not in self.worked:  # what works on the longest rows may not on those of a single token
+                if "all" not in self.plan.methods:
+                    raise
+                self.skipped[name] = str(error)
             return None
 
     def row_maps(self, subject: Subject, maps: Maps, i: int, row: int) -> dict[str, Any]:

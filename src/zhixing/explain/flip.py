@@ -25,7 +25,7 @@ from ..errors import UsageError
 from ..heads import CategoryHead
 from ..model import Model
 from ..recipe import Recipe
-from ..verbs.predict import predict_table
+from ..verbs.predict import Wanted, predict_table
 
 __all__ = ["Change", "flip", "moves_of"]
 
@@ -209,7 +209,7 @@ def flip(
 
     def ask(changes: list[Change]) -> list[Change]:
         changed = cells_of(table, row, changes, columns, before)
-        answers, _ = predict_table(recipe, columns, model, changed, device=device, probabilities=True)
+        answers, _ = predict_table(recipe, columns, model, changed, device=device, wanted=Wanted(probabilities=True))
         said = answers[output].to_pylist()
         first = f"{output}_probability_{said[0] if start is None else start.answer}"
         chances = answers[first].to_pylist()

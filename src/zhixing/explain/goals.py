@@ -55,14 +55,18 @@ class Goal:
         """The number of each row, [N]; ``rows`` [N] says which rows of the batch the encodings are of."""
         return self.apply(self.read, encoding, rows)
 
-    def probability(self, encoding: Encoding, rows: Tensor | None = None) -> Tensor:
-        """The same as a probability, or the number itself where it has none."""
-        return self.apply(self.chance or self.read, encoding, rows)
+    def probability(
+        self, encoding: Encoding, rows: Tensor | None = None, adjust: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """The same as a probability, or the number itself where it has none; of predictions as ``adjust`` has them."""
+        return self.apply(self.chance or self.read, encoding, rows, adjust)
 
-    def apply(self, read: Read, encoding: Encoding, rows: Tensor | None) -> Tensor:
+    def apply(
+        self, read: Read, encoding: Encoding, rows: Tensor | None, adjust: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         target = self.target if rows is None else self.target[rows]
         prediction = self.head(encoding, target) if self.head.forced else self.head(encoding)
-        return read(prediction.float(), target)
+        return read(prediction.float() if adjust is None else adjust(prediction.float()), target)
 
 
 @singledispatch

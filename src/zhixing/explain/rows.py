@@ -21,6 +21,7 @@ from ..data.table import Table
 from ..errors import DataError, UsageError
 from ..model import Model
 from ..recipe import Recipe, reshaped
+from ..verbs.predict import asked_table
 from ..verbs.sources import as_table, own_source, stratify_by, tell_broken
 
 __all__ = ["Rows", "given_rows", "split_rows"]
@@ -44,10 +45,10 @@ class Rows:
         return Rows(self.table, self.tensors, self.rows[places])
 
     def batches(self, device: torch.device) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
-        """Batches of rows of about the same length, and the place of each row among ``rows``."""
+        """Batches of rows of about the same length, longest first, and the place of each row among ``rows``."""
         source = Batches(self.tensors, device)
         lengths = source.lengths(self.rows)
-        order = np.arange(len(self.rows)) if lengths is None else np.argsort(lengths, kind="stable")
+        order = np.arange(len(self.rows)) if lengths is None else np.argsort(-lengths, kind="stable")
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
             yield source.gather(self.rows[places]), places
@@ -57,14 +58,12 @@ class Rows:
         return self.table[name][row].as_py() if name in self.table.columns else None
 
 
-def needed(recipe: Recipe, model: Model, table: Table) -> Table:
-    """The table with all columns that the model reads, brought into the recipe's shape where that makes them.
+def complete(model: Model, table: Table) -> Table:
+    """The table, if it has all columns that the model reads.
 
     Raises:
         DataError: it lacks some.
     """
-    if any(name not in table.columns for name in model.inputs):
-        table = reshaped(table, recipe.plain())
     missing = [name for name in model.inputs if name not in table.columns]
     if missing:
         raise DataError(
@@ -91,8 +90,8 @@ def given_rows(recipe: Recipe, columns: Mapping[str, Column], model: Model, sour
     Raises:
         DataError: a column is missing, or no row can be read.
     """
-    table = source if isinstance(source, Table) else as_table(recipe, source)
-    rows = encoded(columns, model, needed(recipe, model, table), console, own=False)
+    table = source if isinstance(source, Table) else asked_table(recipe, source)
+    rows = encoded(columns, model, complete(model, table), console, own=False)
     if not len(rows.rows):
         raise DataError("no row can be read", place=table.name)
     return rows
@@ -112,8 +111,7 @@ def split_rows(
     table = as_table(recipe, own_source(recipe) if source is None else source)
     if any(name not in table.columns for name in columns):
         table = reshaped(table, recipe.plain())
-    table = needed(recipe, model, table)
-    rows = encoded(columns, model, table, console, own=True)
+    rows = encoded(columns, model, complete(model, table), console, own=True)
     parts = split(table, recipe.data.split, recipe.seed, target=stratify_by(recipe))
     chosen = parts[part]
     rows.rows = chosen[np.isin(chosen, rows.rows)]

@@ -51,8 +51,9 @@ def alternating(names: Sequence[str], values: Sequence[float]) -> list[Piece]:
 def spans(text: str, surfaces: Sequence[str | None], values: Sequence[float]) -> list[Piece]:
     """The text cut at its tokens, whole: what stands between two tokens has no value.
 
-    Tokens that cannot be found as they are spelled (unknown ones, single bytes of a letter) share, as their sum, what
-    stands between the tokens around them. What comes after the last token was not read.
+    Tokens that cannot be found as they are spelled (unknown ones, single bytes of a letter, white space) share, as
+    their sum, what stands between the tokens around them; where that is nothing, the next token takes theirs. What
+    comes after the last token was not read.
 
     >>> spans("a cät sat", ["a", "c", None, None, "t", "sat"], [1.0, 2.0, 0.5, 0.5, 3.0, 4.0])
     [('a', 1.0), (' ', None), ('c', 2.0), ('ä', 1.0), ('t', 3.0), (' ', None), ('sat', 4.0)]
@@ -61,15 +62,15 @@ def spans(text: str, surfaces: Sequence[str | None], values: Sequence[float]) ->
     cursor, lost = 0, list[float]()
 
     def between(stop: int) -> None:
+        """Hand out what lies before ``stop`` to the tokens that were not found."""
         gap = text[cursor:stop]
-        if lost and gap.strip():
-            lead = len(gap) - len(gap.lstrip())
-            trail = len(gap.rstrip())
-            parts: list[Piece] = [(gap[:lead], None), (gap[lead:trail], sum(lost)), (gap[trail:], None)]
-            out.extend(part for part in parts if part[0])
-        elif gap:
+        if not lost:
             out.append((gap, None))
-        lost.clear()
+        elif gap:
+            inner = gap.strip() or gap
+            lead = gap.index(inner)
+            out.extend([(gap[:lead], None), (inner, sum(lost)), (gap[lead + len(inner) :], None)])
+            lost.clear()
 
     for surface, value in zip(surfaces, values, strict=True):
         bare = "" if surface is None or "\ufffd" in surface else surface.strip()
@@ -78,13 +79,15 @@ def spans(text: str, surfaces: Sequence[str | None], values: Sequence[float]) ->
             lost.append(value)
             continue
         between(place)
-        out.append((text[place : place + len(bare)], value))
+        out.append((text[place : place + len(bare)], value + sum(lost)))
+        lost.clear()
         cursor = place + len(bare)
     if lost:
         rest = text[cursor:]
-        word = len(rest) - len(rest.lstrip()) + len((rest.split() or [""])[0])
-        between(cursor + word)
-        cursor += word
-    if cursor < len(text):
-        out.append((text[cursor:], None))
-    return out
+        stop = cursor + len(rest) - len(rest.lstrip()) + len((rest.split() or [""])[0])
+        between(stop)
+        cursor = stop
+    out.append((text[cursor:], None))
+    if lost and (given := [i for i, (_, value) in enumerate(out) if value is not None]):
+        out[given[-1]] = (out[given[-1]][0], (out[given[-1]][1] or 0.0) + sum(lost))
+    return [piece for piece in out if piece[0]]

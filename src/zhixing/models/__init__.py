@@ -28,6 +28,7 @@ from .text_cnn import TextCNN
 from .transformer import TransformerEncoder
 from .vgg import VGG11, VGG13, VGG16, VGG19, VGG11BatchNorm, VGG13BatchNorm, VGG16BatchNorm, VGG19BatchNorm
 from .vit import ViT
+from .whisper import Whisper
 
 __all__ = ["ENCODERS", "Encoder", "Encoding", "Spec", "encoders_for"]
 
@@ -65,6 +66,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "text_cnn": TextCNN,
     "tcn": TCN,
     "conformer": Conformer,
+    "whisper": Whisper,
     "bag": Bag,
     "sasrec": SASRec,
     "gru4rec": GRU4Rec,

@@ -23,9 +23,9 @@ class PictureBlocks(TransformerSettings):
 
     heads: Heads = 4
     eps: Annotated[float, Field(gt=0, description="added to the variance in norms")] = 1e-6
-    positions: Annotated[
-        Literal["learned", "sinusoidal"], Field(description="how the place of a patch is told")
-    ] = "learned"
+    positions: Annotated[Literal["learned", "sinusoidal"], Field(description="how the place of a patch is told")] = (
+        "learned"
+    )
 
 
 class ViT(Encoder):

@@ -9,6 +9,6 @@ run holds all of it and needs the folder no more.
 from __future__ import annotations
 
 from .model import PublishedModel, open_model
-from .resolve import equip, put_weights, resolve
+from .resolve import equip, put_weights, resolve, untrained
 
-__all__ = ["PublishedModel", "equip", "open_model", "put_weights", "resolve"]
+__all__ = ["PublishedModel", "equip", "open_model", "put_weights", "resolve", "untrained"]

@@ -54,12 +54,16 @@ def fifth_bits(blocks: Blocks, start: int) -> NDArray[np.uint8]:
 
 
 def plain(kind: str) -> Callable[[Blocks], Floats]:
-    return lambda blocks: np.ascontiguousarray(blocks).view(kind).astype(np.float32)
+    def decode(blocks: Blocks) -> Floats:
+        return np.asarray(np.ascontiguousarray(blocks).view(kind), np.float32)
+
+    return decode
 
 
 def bf16(blocks: Blocks) -> Floats:
     wide: NDArray[np.uint32] = np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << np.uint32(16)
-    return np.asarray(wide.view(np.float32))
+    found: Floats = wide.view(np.float32)
+    return found
 
 
 def q4_0(blocks: Blocks) -> Floats:

@@ -12,11 +12,12 @@ from ..errors import RecipeError, RunError, UsageError
 from ..heads.text import TextHead
 from ..model import Model
 from ..recipe import Recipe
+from ..run import build_model, make_columns
 from .files import names_files
 from .layouts import Role
 from .model import PublishedModel, open_model
 
-__all__ = ["equip", "put_weights", "resolve"]
+__all__ = ["equip", "put_weights", "resolve", "untrained"]
 
 SLOTS: dict[str, Role] = {"inputs": "encoder", "outputs": "decoder"}
 
@@ -78,7 +79,7 @@ def spelled_out(
     if chosen.get("allow_pickle"):
         start["allow_pickle"] = True
     parts = {"name": plan.name, **plan.open, **own, **plan.fixed}
-    return {**settings, **fixed, role: parts, "pretrained": start}, wrong
+    return {**plan.suggested, **settings, **fixed, role: parts, "pretrained": start}, wrong
 
 
 def differs(given: Mapping[str, Any], fixed: Mapping[str, Any], key: str) -> bool:
@@ -151,3 +152,26 @@ def put_weights(recipe: Recipe, columns: Mapping[str, Column], model: Model) -> 
         head = model.head(name)
         assert isinstance(head, TextHead)
         start.fill("decoder", head.decoder)
+
+
+def untrained(raw: Mapping[str, Any]) -> tuple[Recipe, dict[str, Column], Model]:
+    """Published weights as they are, without a table and without training: a recipe, its columns, its model.
+
+    Columns have nothing to learn from, so that what they would learn has to be given (the ``length`` of a text) or to
+    come with the weights. :func:`zhixing.verbs.predict.predict` takes what this gives.
+
+    Raises:
+        RecipeError: settings that are wrong, or contradict the weights.
+
+    Example::
+
+        text = {"type": "text", "length": 64, "packed": True, "decoder": "smollm2.gguf"}
+        recipe, columns, model = untrained({"outputs": {"text": text}})
+        predict(recipe, columns, model, ["The capital of France is"], device=torch.device("cpu"))
+    """
+    recipe = Recipe(resolve({"data": {"source": "nothing"}, **raw}))
+    columns = make_columns(recipe)
+    equip(recipe, columns)
+    model = build_model(recipe, columns)
+    put_weights(recipe, columns, model)
+    return recipe, columns, model.eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .curves import curves_section, speed_section
 from .dataset import data_section
+from .estimates import estimates_section
 from .explanations import explanations_section
 from .files import RunFiles, flatten, mapping, number, read_run, write_atomically
 from .markup import Html, cut_table, esc, figure_text, join, name, note
@@ -48,6 +49,7 @@ def render(run: RunFiles) -> Html:
         **explanations_section(run),
         "Data": data_section(run),
         "Speed": speed_section(run),
+        **estimates_section(run),
         "Environment": _environment(run),
         "Recipe": _recipe(run),
     }

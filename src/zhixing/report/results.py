@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .calibration import calibration_part
 from .charts import histogram, reliability, scatter
 from .files import mapping, number, sequence
 from .markup import Html, bar, cut_table, esc, figure, figure_text, join, name, note, picture, scrolling, shorten, table
@@ -26,7 +27,8 @@ def output_section(title: str, result: dict[str, Any]) -> Html:
     """Everything that was measured of one output."""
     kind = f' <span class="kind">{esc(result["type"])}</span>' if result.get("type") else ""
     beside = Html(f'<div class="beside">{_confusion(result)}{_plots(title, result)}</div>')
-    parts = [_metrics(result), beside, _classes(result), _mistakes(result), _samples(result), _attention(result)]
+    parts = [_metrics(result), beside, calibration_part(title, result), _classes(result), _mistakes(result)]
+    parts += [_samples(result), _attention(result)]
     return Html(f'<section class="output"><h3>{name(title, 120)}{kind}</h3>{join(parts)}</section>')
 
 

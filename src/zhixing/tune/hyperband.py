@@ -84,7 +84,7 @@ def cost(shares: Sequence[float], eta: int, trials: int) -> float:
 def trials_within(shares: Sequence[float], eta: int, trainings: float) -> int:
     """The most trials whose study costs no more than so many whole trainings.
 
-    >>> trials_within((1.0,), 1, 7.5), trials_within((1 / 9, 1 / 3, 1.0), 3, 9.0)
+    >>> trials_within((1.0,), 1, 7.5), trials_within((1 / 9, 1 / 3, 1.0), 3, 8.0)
     (7, 17)
     """
     count = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any
 import torch
 
 from ..data.batches import Batches
-from ..errors import UsageError, did_you_mean
+from ..errors import TrainingError, UsageError, did_you_mean
 from ..model import Model
 
-__all__ = ["COSTS", "Objective", "objectives_of", "oriented", "values_of"]
+__all__ = ["COSTS", "Objective", "objectives_of", "oriented"]
 
 # Metrics of which less is better; of a head's own goal, the head says it.
 LESS = frozenset({
@@ -59,10 +60,20 @@ class Objective:
         return self.name if self.output is None else f"{self.output}.{self.name}"
 
     def read(self, figures: Mapping[str, Any]) -> float:
-        """The figure of one rung: ``{"loss", "metrics": {output: {…}}, "costs": {…}}``."""
+        """The figure of one rung: ``{"loss", "metrics": {output: {…}}, "costs": {…}}``.
+
+        Raises:
+            TrainingError: it is not a number, or could not be measured.
+        """
         if self.output is not None:
-            return float(figures["metrics"][self.output][self.name])
-        return float(figures["loss"] if self.name == "loss" else figures["costs"][self.name])
+            found = figures["metrics"].get(self.output, {}).get(self.name)
+        else:
+            found = figures["loss"] if self.name == "loss" else figures["costs"].get(self.name)
+        if found is None or not math.isfinite(found):
+            raise TrainingError(
+                f"{self.label} is not a number", mend="Lower the learning rate, or take another metric."
+            )
+        return float(found)
 
 
 def objectives_of(asked: Sequence[str], model: Model, metrics: Mapping[str, Mapping[str, float]]) -> list[Objective]:
@@ -105,11 +116,6 @@ def objective_of(text: str, model: Model, metrics: Mapping[str, Mapping[str, flo
     head = model.head(output)
     higher = head.higher if name == head.goal else name not in LESS
     return Objective(name, side == "max" if side else higher, output)
-
-
-def values_of(objectives: Sequence[Objective], figures: Mapping[str, Any]) -> list[float]:
-    """The figures of one rung as the journal keeps them."""
-    return [objective.read(figures) for objective in objectives]
 
 
 def oriented(objectives: Sequence[Objective], values: Sequence[float], loss: float) -> tuple[float, ...]:

@@ -18,7 +18,8 @@ from ..run import RunFolder
 from .charts import Point, front_chart, history, parallel
 from .hyperband import beats
 from .journal import Record, optuna_library
-from .space import Dimension, settings_at
+from .paths import settings_at
+from .space import Dimension
 from .study import Study, best_of
 from .suggest import observations
 

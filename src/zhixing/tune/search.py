@@ -26,7 +26,8 @@ from .confirm import confirm
 from .hyperband import rungs, trials_within
 from .objectives import objectives_of
 from .page import write_page
-from .space import given_space, with_settings
+from .paths import with_settings
+from .ranges import given_space
 from .study import Plan, Study, best_of, extended, work, write_plan
 from .suggest import Space
 from .trial import Workshop, figures_before

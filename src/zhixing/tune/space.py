@@ -1,4 +1,4 @@
-"""What may vary: a range for each setting that matters, derived from the recipe, or given.
+"""What may vary: a range for each setting that matters, derived from the recipe.
 
 A recipe's settings are walked; those in the table below get a range around the value that they have, within the bounds
 of their own annotation. So a new encoder has a search space as soon as its parameters have the usual names.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -19,14 +18,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..columns.augment import AUGMENTS
-from ..errors import RecipeError
-from ..recipe import Recipe, check, override, parse
+from ..recipe import Recipe
 from ..training.optimizers import OPTIMIZERS
 
-__all__ = ["Dimension", "default_space", "given_space", "settings_at", "with_settings"]
+__all__ = ["Dimension", "default_space"]
 
 Kind = Literal["choices", "float", "int"]
-MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -244,93 +241,3 @@ def default_rate(make: Callable[..., Any]) -> Any:
 
 
 OPTIMIZER_RATES = {name: default_rate(make) for name, make in OPTIMIZERS.items()}
-
-
-# Ranges that are given ----------------------------------------------------------------------------------------------
-
-
-def given_space(ranges: Mapping[str, Any], base: Mapping[str, Any]) -> list[Dimension]:
-    """Ranges that a person wrote, ``low:high``, ``log:low:high``, ``int:low:high`` or a list of choices, by setting.
-
-    Raises:
-        RecipeError: a range cannot be read, or the recipe would be wrong with one of its ends or choices.
-    """
-    out, problems = [], []
-    for path, text in ranges.items():
-        try:
-            out.append(read_range(path, text))
-        except ValueError as error:
-            problems.append(f"tune.{path}: {error}")
-    forms = [{}, *({one.path: choice} for one in out if one.structural for choice in one.choices)]
-    for one in out:  # a setting may be one of an encoder that is itself among the choices
-        tried = [wrong_ends(one, with_settings(base, form)) for form in forms]
-        fewest: list[str] = min(tried, key=len)
-        problems += fewest
-    if problems:
-        raise RecipeError(problems)
-    return out
-
-
-def wrong_ends(one: Dimension, base: Mapping[str, Any]) -> list[str]:
-    """What would be wrong with a recipe that has one end of the range, or one of the choices."""
-    ends = one.choices if one.kind == "choices" else (one.drawn(one.low), one.drawn(one.high))
-    lines = [line for end in ends for line in check(with_settings(base, {one.path: end}))]
-    return [f"tune.{one.path}: {line}" for line in dict.fromkeys(lines)]
-
-
-def read_range(path: str, text: Any) -> Dimension:
-    """
-    >>> read_range("training.optimizer.lr", "log:1e-4:1e-1")
-    Dimension(path='training.optimizer.lr', kind='float', low=0.0001, high=0.1, log=True, step=1, choices=())
-    """
-    value = parse(text) if isinstance(text, str) else text
-    if isinstance(value, list | tuple):
-        if not value:
-            raise ValueError("a list of choices has at least one")
-        return Dimension(path, "choices", choices=tuple(value))
-    form = "write low:high, log:low:high, int:low:high, or a list of choices as in [a, b], not " + repr(text)
-    words = text.split(":") if isinstance(text, str) else []
-    log, whole = "log" in words[:2], "int" in words[:2]
-    numbers = [number for word in words[log + whole :] if (number := as_number(word)) is not None]
-    if len(numbers) != 2 or len(words) != 2 + log + whole:
-        raise ValueError(form)
-    low, high = numbers
-    if not low < high or (log and low <= 0):
-        raise ValueError(f"the range has to rise{', from more than zero' if log else ''}, not {text!r}")
-    if whole and (low % 1 or high % 1):
-        raise ValueError(f"a range of whole numbers has whole ends, not {text!r}")
-    return Dimension(path, "int" if whole else "float", low, high, log)
-
-
-def as_number(word: str) -> float | None:
-    try:
-        number = float(word)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-# Settings of a recipe -----------------------------------------------------------------------------------------------
-
-
-def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's plain data with settings changed; those that others hang on go first."""
-    raw = json.loads(json.dumps(base))
-    ordered = sorted(settings, key=lambda path: not path.endswith((".name", ".type")))
-    return override(raw, [f"{path}={json.dumps(settings[path])}" for path in ordered])
-
-
-def settings_at(base: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """What a recipe's plain data say at these paths; paths that are not there are left out."""
-    out = {}
-    for path in paths:
-        here: Any = base
-        for key in split_path(path):
-            here = here.get(key, MISSING) if isinstance(here, Mapping) else MISSING
-        if here is not MISSING:
-            out[path] = here
-    return out
-
-
-def split_path(path: str) -> Sequence[str]:
-    return [re.sub(r"\\([.=])", r"\1", key) for key in re.split(r"(?<!\\)\.", path)]

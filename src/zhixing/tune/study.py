@@ -29,7 +29,8 @@ from ..training.surroundings import StopRequest
 from .hyperband import Bracket, brackets, order, verdict
 from .journal import Journal, Record, held
 from .objectives import Objective, oriented
-from .space import given_space, with_settings
+from .paths import with_settings
+from .ranges import given_space
 from .suggest import Draw, Space, suggest
 from .trial import Workshop, begin_trial, train_to
 
@@ -235,14 +236,14 @@ def train(study: Study, shop: Workshop, task: Task, *, stop: StopRequest, until:
         folder = study.folder(one.number)
         begin_trial(folder, study.recipe_of(one))
         done = train_to(shop, folder, plan.shares[task.rung], stop=stop, until=until, costs=costs)
+        if done.figures is None:
+            return
+        values = [objective.read(done.figures) for objective in plan.objectives]
     except (UsageError, TrainingError, RuntimeError, ValueError) as error:  # these settings do not work; others may
         study.journal.fail(one, str(error))
         console.warn(f"trial {one.number} cannot be trained: {error}")
         stop_if_none_works(study, error)
         return
-    if done.figures is None:
-        return
-    values = [objective.read(done.figures) for objective in plan.objectives]
     study.journal.report(one, task.rung, done.figures | {"values": values})
     told = ", ".join(f"{objective.label} {value:.4g}" for objective, value in zip(plan.objectives, values, strict=True))
     console.say(f"trial {one.number}, epoch {done.figures['epoch']:g}: {told}   {described(one.settings)}")

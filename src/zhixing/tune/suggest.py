@@ -17,7 +17,8 @@ from ..randomness import fold
 from ..recipe import Recipe, check
 from .journal import Record, optuna_library
 from .objectives import Objective, oriented
-from .space import Dimension, default_space, settings_at, with_settings
+from .paths import settings_at, with_settings
+from .space import Dimension, default_space
 
 __all__ = ["ENOUGH", "Draw", "Space", "suggest"]
 

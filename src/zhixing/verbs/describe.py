@@ -16,20 +16,17 @@ from rich.text import Text
 from ..columns import Column, infer
 from ..columns.column import Ragged
 from ..console import Console
-from ..data.batches import Batch, ColumnBatch
 from ..data.prepare import encode_all
 from ..data.source import open_source
 from ..data.split import split
 from ..data.table import Table
 from ..errors import DataError, RecipeError, UsageError
-from ..model import Model
 from ..pretrained import equip
 from ..recipe import Recipe, reshaped
-from ..run import RunFolder, build_model, make_columns
-from ..training.optimizers import OPTIMIZERS, prime, state_tensors
-from ..training.precision import choose_precision, count_multiplications
+from ..run import RunFolder, make_columns
 from ..training.surroundings import torch_device
 from .complete import complete
+from .estimate.dry import Dry
 from .sources import stratify_by, tell_broken
 from .train import describe_source
 
@@ -137,61 +134,31 @@ def probe(
 
 
 def model_facts(recipe: Recipe, columns: Mapping[str, Column], device: torch.device) -> dict[str, Any]:
-    """Parameters, operations and memory of the recipe's model."""
-    model = build_model(recipe, columns)
-    batch = blank_batch(model, columns, 2)
-    work = count_multiplications(model, lambda: model(batch)) / 2
-    activations = activation_bytes(model, batch) / 2
-    weights = sum(p.nbytes for p in model.parameters())
-    optimizers = OPTIMIZERS[recipe.training.optimizer.name](model, **recipe.training.optimizer.keywords())
-    prime(optimizers)
-    state = sum(tensor.nbytes for tensor in state_tensors(optimizers).values())
+    """Parameters, operations and memory of the recipe's model, of which no weight is allocated."""
     rows = recipe.training.micro_batch or recipe.training.batch_size
-    precision = choose_precision(recipe.training.precision, device, work * rows)
+    dry = Dry(recipe, columns, device).step(rows)
     parts = {
-        part: sum(p.numel() for p in module.parameters())
-        for part, module in [
-            *((f"encoder of {name}", one) for name, one in zip(model.inputs, model.encoders, strict=True)),
-            ("fusion", model.fusion),
-            *((f"head of {name}", one) for name, one in zip(model.outputs, model.heads, strict=True)),
-        ]
+        **{f"encoders.{place}": f"encoder of {name}" for place, name in enumerate(recipe.inputs)},
+        "fusion": "fusion",
+        **{f"heads.{place}": f"head of {name}" for place, name in enumerate(recipe.outputs)},
     }
+    counts = dict.fromkeys(parts.values(), 0)
+    for layer in dry.layers:
+        part = next(told for start, told in parts.items() if f"{layer.name}.".startswith(f"{start}."))
+        counts[part] += layer.parameters
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "parameters_by_part": {name: count for name, count in parts.items() if count},
-        "forward_flops_per_row": round(2 * work),
+        "parameters": dry.parameters,
+        "parameters_by_part": {name: count for name, count in counts.items() if count},
+        "forward_flops_per_row": dry.forward_flops // rows,
         "training_memory_bytes": {
-            "weights": weights,
-            "gradients": weights,
-            "optimizer": state,
-            f"activations of {rows} rows (estimate)": round(activations * rows),
+            "weights": dry.weights,
+            "gradients": dry.gradients,
+            "optimizer": dry.optimizer,
+            f"activations of {rows} rows (estimate)": dry.activations,
         },
-        "precision": f"{precision.name}: {precision.reason}",
+        "precision": f"{dry.precision.name}: {dry.precision.reason}",
         "cores": os.cpu_count(),
     }
-
-
-def blank_batch(model: Model, columns: Mapping[str, Column], rows: int) -> Batch:
-    """A batch that says nothing, in the stored form of each input, and of each output that is read in training."""
-    forced = [name for name in model.outputs if model.head(name).forced]
-    parts = {name: ColumnBatch(*columns[name].blank(rows)) for name in (*model.inputs, *forced)}
-    return Batch(parts, torch.arange(rows))
-
-
-def activation_bytes(model: Model, batch: Batch) -> int:
-    """Bytes that the forward pass keeps for the backward pass, in float32."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(batch)
-    del out
-    return sum(size for place, size in kept.items() if place not in own)
 
 
 def show(facts: Mapping[str, Any]) -> None:

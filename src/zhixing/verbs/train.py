@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from .assemble import Session, make_loop
 from .calibrate import fit_calibrations
 from .collect import EXACT, collect, headline
 from .complete import complete
+from .estimate.foretell import begin, came, foretell, resumed
 from .examine import examine
 from .facts import data_facts
 from .sources import stratify_by
@@ -69,7 +71,7 @@ def train(
         TrainingError: training cannot go on; the run folder holds what was reached.
         Stopped: a signal asked to stop.
     """
-    console = console or Console(quiet=True)
+    console, began = console or Console(quiet=True), time.time()
     table = recipes.reshaped(open_source(source), raw)
     done = complete(raw, table, encoder, source=describe_source(source, table))
     recipe = Recipe(done.raw)
@@ -87,6 +89,7 @@ def train(
     folder = claim_folder(out, table.name)
     write_whole(folder / "recipe.yaml", recipes.dump(recipe.plain()).encode())  # from here on it can be resumed
     run = RunFolder(folder)
+    begin(run, began)
     write_data(run, table, recipe, columns, prepared, done.reasons)
     tell_problems(prepared, folder, console)
     return work(Session(run, recipe, table, columns, prepared, where, console, model, done.reasons))
@@ -110,6 +113,7 @@ def resume(
     if run.finished:
         console.say(f"{path} is finished; there is nothing to resume")
         return run
+    resumed(run)
     recipe = run.recipe()
     table = recipes.reshaped(open_source(recipe.data.source if source is None else source), recipe.plain())
     columns, prepared = make_data(recipe, table, console)
@@ -237,6 +241,7 @@ def work(session: Session) -> RunFolder:
             assert loop.writer is not None
             with loop.writer:
                 take_up(session, loop)
+                foretell(session, loop)
                 loop.run()
         if stop.signum and not (loop.progress.stopped_early or loop.progress.step == loop.options.total_steps):
             raise Stopped(stop.signum, run.path, loop.progress.step)
@@ -288,6 +293,7 @@ def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None
     if calibrations:
         run.write_json("calibration.json", dump(calibrations))
     outputs = examine(model, session.columns, session.prepared.columns, session.table, seen, calibrations)
+    came(run, session.device)
     run.write_json("evaluation.json", {"split": part, "rows": len(rows), "outputs": outputs})
     write_report(run.path)
     write_card(run.path)

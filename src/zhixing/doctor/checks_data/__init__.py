@@ -25,7 +25,7 @@ DATA_CHECKS = (
     Check("empty_texts", "texts without a word", empty_texts, frozenset({"exact_duplicates", "label_noise"})),
     Check("garbled_texts", "texts read in a wrong encoding", garbled_texts, frozenset({"strange_language"})),
     Check("strange_language", "texts in another language", strange_language, frozenset({"label_noise"})),
-    Check("cut_texts", "texts cut off", cut_texts),
+    Check("cut_texts", "texts cut off", cut_texts, frozenset({"exact_duplicates", "near_duplicates", "label_noise"})),
     Check(
         "blank_pictures", "pictures with nothing on them", blank_pictures,
         frozenset({"exact_duplicates", "near_duplicates", "label_noise"}),
@@ -37,7 +37,7 @@ DATA_CHECKS = (
         frozenset({"drift", "normalisation", "initial_loss", "gradients", "nonfinite", "rate"}),
     ),
     Check("constant", "columns that are the same in all rows", constant, frozenset({"ignored"})),
-    Check("identifier", "columns that number or name rows", identifier, frozenset({"drift", "curves"})),
+    Check("identifier", "columns that number or name rows", identifier, frozenset({"drift", "ignored"})),
     Check("leak", "a value that gives the answer away", leak),
     Check("missing_classes", "classes that a split lacks", missing_classes, frozenset({"label_drift", "drift"})),
     Check("time_leak", "training rows from the future", time_leak, frozenset({"near_duplicates", "drift"})),
@@ -45,6 +45,6 @@ DATA_CHECKS = (
     Check("near_duplicates", "rows that nearly stand twice", near_duplicates),
     Check("label_drift", "classes in other proportions", label_drift, frozenset({"drift"})),
     Check("drift", "held-out rows unlike training rows", drift),
-    Check("label_noise", "labels that are likely wrong", label_noise, frozenset({"curves"})),
+    Check("label_noise", "labels that are likely wrong", label_noise, frozenset({"fitting"})),
     Check("imbalance", "classes of unequal size", imbalance),
 )  # fmt: skip

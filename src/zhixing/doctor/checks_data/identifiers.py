@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from ...columns.date import Date
 from ..case import Case
 from ..finding import Finding, Mend
 from ..views import hashes
@@ -38,7 +39,9 @@ def identifier(case: Case) -> Iterator[Finding]:
     """Inputs that number or name the rows: words without spaces, or whole numbers one apart, all different."""
     if len(case.inputs) < 2:
         return
-    for name in case.inputs:
+    for name, column in case.inputs.items():
+        if isinstance(column, Date):
+            continue
         cells = case.table[name].take(pa.array(case.usable)).drop_null()
         if len(cells) < 30:
             continue

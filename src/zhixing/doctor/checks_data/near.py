@@ -20,6 +20,7 @@ Rows = NDArray[np.int64]
 Pairs = list[tuple[int, int, float]]
 HASHES, BANDS = 64, 16
 PRIME = np.int64(2147483647)
+SHORTEST = 10  # pieces that a text has to have at least
 ALIKE = 0.7  # of two texts: the share of their pieces that both have
 FRACTION = 0.2  # of two dense rows: how near beside the usual distance of neighbours
 DETAIL = 0.7  # how much two pictures' fine structure has to agree
@@ -91,7 +92,7 @@ def texts(case: Case, name: str, train: Rows, held: Rows) -> Pairs:
     sets = {
         int(row): shingles_of(flat[edges[row] : edges[row + 1]], length)
         for row in np.concatenate([train, held])
-        if edges[row + 1] - edges[row] >= length + 5
+        if edges[row + 1] - edges[row] >= length + SHORTEST
     }
     ours, theirs = [int(row) for row in held if int(row) in sets], [int(row) for row in train if int(row) in sets]
     if not ours or not theirs:

@@ -37,7 +37,7 @@ LEARNING_CHECKS = (
     ),
     Check("evaluation_mode", "evaluation in training mode", evaluation_mode, frozenset({"ignored"})),
     Check("repeatable", "equal runs that differ", repeatable),
-    Check("no_gradient", "parts that get no gradient", no_gradient, STUCK),
+    Check("no_gradient", "parts that get no gradient", no_gradient, STUCK - {"dead_units", "ignored"}),
     Check("ignored", "inputs without effect", ignored, frozenset({"one_batch", "rate", "no_gradient"})),
     Check("initial_loss", "the loss at the start beside theory", initial_loss, STUCK | {"flow", "saturated_units"}),
     Check("flow", "gradients by layer", flow, STUCK),

@@ -56,12 +56,16 @@ def no_gradient(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
+
+
 def ratios(case: Case) -> dict[str, float]:
-    """For each weight matrix, in order: the gradient's norm beside the weight's own, the median over steps."""
+    """For each weight matrix of a layer, in order: the gradient's norm beside its own, the median over steps."""
+    modules = dict(case.trial.model.named_modules())
     out = {}
     for name, gradients in case.trial.gradients.items():
-        weights = case.trial.weights[name]
-        if not dict(case.trial.model.named_parameters())[name].ndim >= 2 or "embedding" in name:
+        weights, (path, _, last) = case.trial.weights[name], name.rpartition(".")
+        if not isinstance(modules[path], LAYERS) or "weight" not in last:
             continue
         some = [g / w for g, w in zip(gradients[1:], weights[1:], strict=True) if w > 0 and np.isfinite(g) and g > 0]
         if some:
@@ -90,10 +94,11 @@ def flow(case: Case) -> Iterator[Finding]:
                 mend=rectified(case, path),
                 advice="Rectified units, normalisation or residual connections keep gradients alive in deep networks.",
             )  # fmt: skip
-        elif values[0] > GROWN * last or (len(values) > 3 and float(values.max()) > 1e3):
+        elif values.max() > GROWN:
+            worst = int(values.argmax())
             yield Finding(
-                "flow", "fault" if values[0] > 10 * GROWN * last else "warning",
-                f"gradients explode in {what}: at {names[0]} they are {values[0] / last:.1e} times those at {names[-1]}",
+                "flow", "fault" if values.max() > 10 * GROWN else "warning",
+                f"gradients explode in {what}: at {names[worst]} they are {values[worst]:.1e} times the weights' size",
                 sure=0.9,
                 evidence=evidence,
                 curve=curve,

@@ -10,7 +10,7 @@ from ..trial import Trial, run_trial
 
 __all__ = ["rate"]
 
-LOW = 200.0  # how many times lower than the found rate is too low
+HIGH, LOW = 0.2, 200.0  # how many times as high as the recipe's rate the found one may be
 
 
 def rate(case: Case) -> Iterator[Finding]:
@@ -62,7 +62,8 @@ def stands_still(case: Case, trial: Trial, best: Trial, ratio: float) -> bool:
     that is only some tens of times lower is let pass.
     """
     training = case.recipe.training
-    steps = training.epochs * len(case.packed.split["train"]) / training.batch_size
-    ours, theirs = trial.start() - trial.end(), best.start() - best.end()
-    ours *= max(1.0, steps / max(1, len(trial.losses)))
-    return theirs > 0.1 * best.start() and ours < 0.1 * theirs and not 0.2 < ratio < LOW
+    ours, theirs = trial.start(1) - trial.end(), best.start(1) - best.end()
+    if ratio > 1:
+        steps = training.epochs * len(case.packed.split["train"]) / training.batch_size
+        ours *= max(1.0, steps / max(1, len(trial.losses)))
+    return theirs > 0.1 * best.start(1) and ours < 0.1 * theirs and not HIGH < ratio < LOW

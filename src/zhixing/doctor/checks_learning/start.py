@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ...columns.column import Ragged
-from ...models.encoding import Encoding
 from ..case import Case
 from ..finding import Finding, Mend, escaped
 from ..trial import evaluated
@@ -37,7 +35,9 @@ def initial_loss(case: Case) -> Iterator[Finding]:
                 target = batch.columns[name].values
                 first.append(head.loss(predictions[name].float(), target))
                 encoding = model.encode(batch)
-                nothing = Encoding(*(torch.zeros_like(part) for part in encoding[:2]), encoding.mask, encoding.grid)
+                nothing = encoding._replace(
+                    pooled=torch.zeros_like(encoding.pooled), tokens=torch.zeros_like(encoding.tokens)
+                )
                 blind.append(head.loss(head(nothing).float(), target))
                 targets.append(target)
         except (RuntimeError, ValueError, IndexError, TypeError):  # told of as a crash
@@ -73,36 +73,50 @@ def expected(case: Case, name: str, target: torch.Tensor, blank: float) -> tuple
 
 def normalisation(case: Case) -> Iterator[Finding]:
     """Inputs that reach their encoder far from mean 0 and deviation 1, on training rows."""
-    for name, column in case.inputs.items():
-        kind = column.spec().kind
-        if kind in ("ids", "tokens"):
+    odd = {}
+    for name in case.inputs:
+        found = moments(case, name)
+        if found is None:
             continue
-        values, mask = after_stem(column, case.stored(name), case.some(case.split("train"), 400))
-        values = values.float()
-        if kind == "image":
-            features = values.transpose(0, 1).flatten(1)
-        elif kind == "sequence":
-            features = (values.flatten(0, 1) if mask is None else values[mask]).T
-        else:
-            features = values.T
-        mean, std = features.mean(1), features.std(1)
-        alive = (std > 1e-6) | (mean.abs() > 20)
-        if not bool(alive.any()) or (isinstance(case.stored(name), Ragged) and not features.shape[1]):
-            continue
-        mean, std = mean[alive], std[alive]
-        off = mean.abs() / torch.maximum(std, torch.ones(()))
-        worst, widest, narrowest = float(off.max()), float(std.max()), float(std.max())
-        if worst < SHIFTED and widest < WIDE and narrowest > NARROW:
-            continue
-        yield Finding(
-            "normalisation", "fault" if widest > 3 * WIDE or worst > 3 * SHIFTED or narrowest < 0.1 * NARROW else "warning",
-            f"{name!r} reaches its encoder with means up to {float(mean.abs().max()):.3g} and deviations up to "
-            f"{widest:.3g}, where about 0 and 1 are expected",
-            sure=0.93,
-            evidence={"mean": float(mean.abs().max()), "deviation": widest},
-            mend=standardised(case, name),
-            advice="Standardise it.",
-        )  # fmt: skip
+        mean, std = found
+        off, wide = float((mean / std.clamp(min=1.0)).max()), float(std.max())
+        if off > SHIFTED or wide > WIDE or wide < NARROW:
+            odd[name] = (float(mean.max()), wide, max(off / SHIFTED, wide / WIDE, NARROW / max(wide, 1e-9)))
+    if not odd:
+        return
+    worst = max(odd, key=lambda name: odd[name][2])
+    others = f" ({len(odd) - 1} other columns are like it)" if len(odd) > 1 else ""
+    mends = [standardised(case, name) for name in odd]
+    yield Finding(
+        "normalisation", "fault" if odd[worst][2] > 3 else "warning",
+        f"{worst!r} reaches its encoder with means up to {odd[worst][0]:.3g} and deviations up to {odd[worst][1]:.3g}, "
+        f"where about 0 and 1 are expected{others}",
+        sure=0.93,
+        evidence={"largest_mean_and_deviation": {name: values[:2] for name, values in odd.items()}},
+        mend=Mend(tuple(setting for mend in mends for setting in mend.settings)),
+        advice="Standardise them.",
+    )  # fmt: skip
+
+
+def moments(case: Case, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The size of the mean, and the deviation, of each feature that an encoder gets; None where it gets ids, or nothing
+    that varies."""
+    kind = case.columns[name].spec().kind
+    if kind in ("ids", "tokens"):
+        return None
+    values, mask = after_stem(case.columns[name], case.stored(name), case.some(case.split("train"), 400))
+    values = values.float()
+    if kind == "image":
+        features = values.transpose(0, 1).flatten(1)
+    elif kind == "sequence":
+        features = (values.flatten(0, 1) if mask is None else values[mask]).T
+    else:
+        features = values.T
+    if features.shape[1] < 2:
+        return None
+    mean, std = features.mean(1).abs(), features.std(1)
+    alive = (std > 1e-6) | (mean > 20)
+    return (mean[alive], std[alive]) if bool(alive.any()) else None
 
 
 def standardised(case: Case, name: str) -> Mend:

@@ -86,7 +86,7 @@ def cam_of(total: Tensor, seen: Seen) -> tuple[Tensor, tuple[int, int] | None] |
         slope = torch.autograd.grad(total, layer, retain_graph=True, materialize_grads=True)[0]
         slopes = as_tokens(slope, encoding)
         assert slopes is not None
-        if int((slopes.abs().sum(-1) > 0).any(0).sum()) < 2:
+        if int((slopes.abs().sum(-1) > 0).sum(1).max()) < 2:
             continue
         real = encoding.mask if encoding.mask is not None and encoding.mask.shape == tokens.shape[:2] else None
         count = tokens.shape[1] if real is None else real.sum(1, keepdim=True).clamp(min=1)

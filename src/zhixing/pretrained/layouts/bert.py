@@ -5,6 +5,7 @@ Devlin et al. 2019 (arXiv:1810.04805); Liu et al. 2019 (arXiv:1907.11692); Sanh 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -33,7 +34,7 @@ class Bert(Layout):
         r".*position_ids",
         r"qa_outputs\..*",
     )
-    encoder_names: ClassVar[dict[str, str | Part]] = {
+    encoder_names: Mapping[str, str | Part] = {
         "steps.embedding": "embeddings.word_embeddings",
         "blocks.positions.table": "embeddings.position_embeddings",
         "blocks.norm_input": "embeddings.LayerNorm",
@@ -111,7 +112,7 @@ class DistilBert(Bert):
         r"qa_outputs\..*",
         r".*position_ids",
     )
-    encoder_names: ClassVar[dict[str, str | Part]] = {
+    encoder_names: Mapping[str, str | Part] = {
         "steps.embedding": "embeddings.word_embeddings",
         "blocks.positions.table": "embeddings.position_embeddings",
         "blocks.norm_input": "embeddings.LayerNorm",

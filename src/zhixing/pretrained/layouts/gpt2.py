@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -34,11 +35,11 @@ class GPT2(Layout):
     kinds = ("gpt2",)
     roots = ("transformer.",)
     spare = (r"h\.\d+\.attn\.(bias|masked_bias)", r"lm_head\..*", r"score\..*")
-    encoder_names: ClassVar[dict[str, str | Part]] = {
+    encoder_names: Mapping[str, str | Part] = {
         "steps.embedding": "wte",
         **{f"blocks.{ours}": theirs for ours, theirs in STACK.items()},
     }
-    decoder_names: ClassVar[dict[str, str | Part]] = {
+    decoder_names: Mapping[str, str | Part] = {
         "embed": "wte",
         **{f"stack.{ours}": theirs for ours, theirs in STACK.items()},
     }

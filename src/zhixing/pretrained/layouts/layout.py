@@ -54,6 +54,7 @@ class Plan(NamedTuple):
     fixed: dict[str, Any]
     open: dict[str, Any]
     column: dict[str, Any]
+    suggested: dict[str, Any] = {}  # noqa: RUF012  (settings of the column that a user may change; never written to)
 
 
 class Layout:
@@ -65,8 +66,8 @@ class Layout:
     reads: ClassVar[str] = "text"
     roots: ClassVar[tuple[str, ...]] = ()
     spare: ClassVar[tuple[str, ...]] = ()
-    encoder_names: ClassVar[Mapping[str, str | Part]] = {}
-    decoder_names: ClassVar[Mapping[str, str | Part]] = {}
+    encoder_names: Mapping[str, str | Part] = {}
+    decoder_names: Mapping[str, str | Part] = {}
     embeddings: ClassVar[tuple[str, ...]] = ("steps.embedding.weight", "embed.weight", "out.weight")
     rate: ClassVar[float] = 5e-5  # of learning, where none is given
     fresh: ClassVar[tuple[str, ...]] = (r"project\..*", r".*\.cross\..*")

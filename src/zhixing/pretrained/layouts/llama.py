@@ -6,7 +6,8 @@ Touvron et al. 2023 (arXiv:2302.13971); Jiang et al. 2023 (arXiv:2310.06825); Ya
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -38,11 +39,11 @@ class Llama(Layout):
     kinds = ("llama", "mistral", "qwen2", "qwen3")
     roots = ("model.",)
     spare = (r".*rotary_emb\.inv_freq", r"score\..*", r"lm_head\..*")
-    encoder_names: ClassVar[dict[str, str | Part]] = {
+    encoder_names: Mapping[str, str | Part] = {
         "steps.embedding": "embed_tokens",
         **{f"blocks.{ours}": theirs for ours, theirs in STACK.items()},
     }
-    decoder_names: ClassVar[dict[str, str | Part]] = {
+    decoder_names: Mapping[str, str | Part] = {
         "embed": "embed_tokens",
         "out": "lm_head",
         **{f"stack.{ours}": theirs for ours, theirs in STACK.items()},

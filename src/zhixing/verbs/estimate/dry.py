@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch._subclasses.fake_tensor import UnsupportedOperatorException as Unsupported
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
 
 from ...columns import Column
 from ...data.batches import Batch, ColumnBatch
@@ -33,9 +31,9 @@ from ...training.guard import Guard
 from ...training.loop import cuts
 from ...training.optimizers import OPTIMIZERS, prime, state_tensors
 from ...training.precision import Precision, choose_precision, count_multiplications
-from .live import LiveBytes
+from .tally import Tally
 
-__all__ = ["DryStep", "Layer", "blank_batch", "dry_step"]
+__all__ = ["Dry", "DryStep", "Layer", "blank_batch"]
 
 CANNOT = (DataDependentOutputException, DynamicOutputShapeException, Unsupported, NotImplementedError)
 
@@ -95,48 +93,96 @@ def blank_batch(columns: Mapping[str, Column], rows: int, steps: Mapping[str, in
     return Batch(parts, torch.arange(rows))
 
 
-def dry_step(
-    recipe: Recipe,
-    columns: Mapping[str, Column],
-    rows: int,
-    device: torch.device,
-    *,
-    steps: Mapping[str, int] | None = None,
-    modules: Mapping[str, nn.Module] | None = None,
-) -> DryStep:
-    """Go through one step of ``rows`` rows; ``steps`` are the longest row's of columns of unequal length.
+class Dry:
+    """A model, its optimizers and the loop's own copies, all without contents; :meth:`step` goes through a step.
 
-    ``modules`` are encoders that were passed in from Python. They are copied without their contents.
+    Args:
+        modules: encoders that were passed in from Python. They are copied without their contents.
     """
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.random.fork_rng(devices=[]), fake, AllSteps(), LiveBytes() as live:
-        custom = {name: copy.deepcopy(module) for name, module in (modules or {}).items()}
-        model = build_model(recipe, columns, custom)  # type: ignore[arg-type]
-        weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-        optimizers = OPTIMIZERS[recipe.training.optimizer.name](model, **recipe.training.optimizer.keywords())
-        prime(optimizers)
-        state = sum(tensor.nbytes for tensor in state_tensors(optimizers).values())
-        floating = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
-        average = [tensor.clone() for tensor in floating] if recipe.training.average else []
-        guard = Guard(model, optimizers, average)
-        copies = sum(tensor.nbytes for tensor in (*average, *guard.copies))
-        batch = model.weigh(blank_batch(columns, rows, steps))
-        precision = choose_precision(
-            recipe.training.precision, device, count_multiplications(model, lambda: model(batch))
-        )
-        before = live.now
-        live.forget()
-        micro = recipe.training.micro_batch or (1024 if recipe.training.optimizer.name == "gradient_descent" else rows)
-        passed = through(model, batch, cuts(rows, min(micro, rows)), precision, live)
-        for optimizer in optimizers:
-            optimizer.step()
-        gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-        most = max(0, live.forget() - before - gradients)
-        layers = layers_of(model, passed.by_layer)
-    return DryStep(
-        rows, precision, weights, gradients, state, copies, most, passed.saved,
-        passed.by_layer[""], passed.step, layers, passed.whole,
-    )  # fmt: skip
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        columns: Mapping[str, Column],
+        device: torch.device,
+        modules: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.recipe, self.columns, self.device = recipe, columns, device
+        self.fake, self.tally = FakeTensorMode(allow_non_fake_inputs=True), Tally()
+        chosen = recipe.training.optimizer
+        with self.entered():
+            custom = {name: copy.deepcopy(module) for name, module in (modules or {}).items()}
+            self.model = build_model(recipe, columns, custom)  # type: ignore[arg-type]
+            self.weights = sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers()))
+            self.gradients = sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
+            optimizers = OPTIMIZERS[chosen.name](self.model, **chosen.keywords())
+            before = self.tally.now
+            self.tally.forget()
+            prime(optimizers)
+            self.state = sum(tensor.nbytes for tensor in state_tensors(optimizers).values())
+            self.update = self.tally.forget() - before - self.gradients - self.state  # what an update needs for itself
+            floating = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
+            average = [tensor.clone() for tensor in floating] if recipe.training.average else []
+            self.guard = Guard(self.model, optimizers, average)
+            self.copies = sum(tensor.nbytes for tensor in (*average, *self.guard.copies))
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]), self.fake, AllSteps(), self.tally:
+            yield
+
+    def step(
+        self,
+        rows: int,
+        steps: Mapping[str, int] | None = None,
+        *,
+        precision: str | None = None,
+        micro: int | None = None,
+        recompute: bool = False,
+    ) -> DryStep:
+        """Go through one step of ``rows`` rows; ``steps`` are the longest row's of columns of unequal length.
+
+        ``precision``, ``micro`` (rows at a time) and ``recompute`` stand in place of the recipe's.
+        """
+        training = self.recipe.training
+        whole = training.optimizer.name == "gradient_descent"
+        micro = micro or training.micro_batch or (1024 if whole else rows)
+        with self.entered(), recomputing(self.model, recompute):
+            batch = self.model.weigh(blank_batch(self.columns, rows, steps))
+            chosen = self.precision(precision or training.precision, batch)
+            before = self.tally.now
+            self.tally.forget()
+            passed = through(self.model, batch, cuts(rows, min(micro, rows)), chosen, self.tally)
+            most = max(self.tally.forget() - before - self.gradients, self.update, 0)
+            for parameter in self.model.parameters():
+                parameter.grad = None
+        layers = layers_of(self.model, passed.by_layer)
+        return DryStep(
+            rows, chosen, self.weights, self.gradients, self.state, self.copies, most, passed.saved,
+            passed.by_layer[""], passed.step, layers, passed.whole,
+        )  # fmt: skip
+
+    def precision(self, asked: str, batch: Batch) -> Precision:
+        work = count_multiplications(self.model, lambda: self.model(batch)) if asked == "auto" else 0
+        return choose_precision(asked, self.device, work)
+
+    @property
+    def can_recompute(self) -> bool:
+        """Whether there are blocks that keep activations and could do without."""
+        return any(getattr(module, "recompute", True) is False for module in self.model.modules())
+
+
+@contextmanager
+def recomputing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Have all blocks that can do so keep no activations, for a while."""
+    changed = [one for one in model.modules() if wanted and getattr(one, "recompute", True) is False]
+    for module in changed:
+        module.recompute = True  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.recompute = False  # type: ignore[assignment]
 
 
 class Passed(NamedTuple):
@@ -148,43 +194,41 @@ class Passed(NamedTuple):
     whole: bool
 
 
-def through(model: Model, batch: Batch, parts: list[tuple[int, int]], precision: Precision, live: LiveBytes) -> Passed:
+def through(model: Model, batch: Batch, parts: list[tuple[int, int]], precision: Precision, tally: Tally) -> Passed:
     """Forward and backward. Of a batch in several parts, two are gone through: gradients then live beside activations.
 
     What is counted is of the whole batch; what is saved, of the largest part.
     """
-    done, total, saved, whole = 0, 0, 0, True
+    done, saved, whole, start_flops = 0, 0, True, tally.flops
     by_layer: Counter[str] = Counter()
     for start, stop in parts[:2]:
         part = batch.part(start, stop)
-        before = live.now
-        with FlopCounterMode(display=False, custom_mapping=MORE) as counter:
-            with precision.cast(torch.device("cpu")), flops_by_layer(model, counter, by_layer):
-                try:
-                    loss = model.loss(part)
-                except CANNOT:
-                    whole = False
-                    loss = torch.stack([one.float().sum() for one in model(part).values()]).sum()
-            forward = counter.get_total_flops()
-            saved = max(saved, live.now - before)
-            loss.backward()  # type: ignore[no-untyped-call]
-        by_layer[""] += forward
-        done, total = done + stop - start, total + counter.get_total_flops()
+        before, flops = tally.now, tally.flops
+        with precision.cast(torch.device("cpu")), flops_by_layer(model, tally, by_layer):
+            try:
+                loss = model.loss(part)
+            except CANNOT:
+                whole = False
+                loss = torch.stack([one.float().sum() for one in model(part).values()]).sum()
+        by_layer[""] += tally.flops - flops
+        saved = max(saved, tally.now - before)
+        loss.backward()  # type: ignore[no-untyped-call]
+        done += stop - start
         del loss
     scaled = {name: count * len(batch) // done for name, count in by_layer.items()}
-    return Passed(scaled, total * len(batch) // done, saved, whole)
+    return Passed(scaled, (tally.flops - start_flops) * len(batch) // done, saved, whole)
 
 
 @contextmanager
-def flops_by_layer(model: nn.Module, counter: Any, found: Counter[str]) -> Iterator[None]:
+def flops_by_layer(model: nn.Module, tally: Tally, found: Counter[str]) -> Iterator[None]:
     """Add up the operations of each module that has weights of its own, without those of such modules inside it."""
     before: list[int] = []
 
     def enter(module: nn.Module, given: Any) -> None:
-        before.append(counter.get_total_flops())
+        before.append(tally.flops)
 
     def leave(name: str, module: nn.Module, given: Any, out: Any) -> None:
-        own = counter.get_total_flops() - before.pop()
+        own = tally.flops - before.pop()
         found[name] += own
         if before:  # it is no work of the module around it
             before[-1] += own
@@ -233,34 +277,3 @@ class AllSteps(TorchFunctionMode):
 
 
 CELLS = {"gru": gru_step, "rnn_tanh": rnn_step}
-
-
-# Operations that torch's counter does not know -----------------------------------------------------------------------
-
-
-def recurrent_flop(x: Any, w_input: Any, w_state: Any, *others: Any, out_shape: Any = None, **named: Any) -> int:
-    """A layer of LSTM in one kernel: steps [T, B, F], weights [4 D, F] and [4 D, D]."""
-    return int(2 * prod(x[:2]) * (prod(w_input) + prod(w_state)))
-
-
-def recurrent_backward_flop(*shapes: Any, out_shape: Any = None, **named: Any) -> int:
-    return 2 * recurrent_flop(*shapes)
-
-
-def attention_flop(query: Any, key: Any, value: Any, *others: Any, out_shape: Any = None, **named: Any) -> int:
-    return int(sdpa_flop(query, key, value))
-
-
-def attention_backward_flop(
-    gradient: Any, query: Any, key: Any, value: Any, *others: Any, out_shape: Any = None, **named: Any
-) -> int:
-    return int(sdpa_backward_flop(gradient, query, key, value))
-
-
-ATEN = torch.ops.aten
-MORE: dict[Any, Any] = {
-    ATEN.mkldnn_rnn_layer: recurrent_flop,
-    ATEN.mkldnn_rnn_layer_backward: recurrent_backward_flop,
-    ATEN._scaled_dot_product_flash_attention_for_cpu: attention_flop,
-    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flop,
-}

@@ -44,6 +44,7 @@ from .plan import (
     EFFICIENCY,
     PROGRAM_LATER,
     Plan,
+    activations_of,
     changes,
     energy,
     largest_batch,
@@ -120,12 +121,12 @@ def estimate(
         quiet = Console(quiet=True)
         with scratch_folder(recipe) as folder:
             seen = rehearse(Session(folder, recipe, table, columns, usable, device, quiet, model, {}))
-    times = timed_parts(seen, plan, start, rate(dry.precision.name))
+    times = timed_parts(seen, plan, dry, start, rate(dry.precision.name))
     memory = memory_told(seen, dry, recipe, device, program, prepared_peak, held)
     peak = memory["peak_bytes"] if device.type == "cpu" else memory["device_peak_bytes"]
-    others = max(0, peak - dry.bytes)
     free = (room or 0) + (held if device.type == "cpu" else 0)
-    largest = largest_batch(plan, dry, free, others) if room is not None else None
+    activations = activations_of(dry, plan.dry(max(1, dry.rows // 2)) if dry.rows > 1 else dry)
+    largest = largest_batch(dry, activations, free, max(0, peak - dry.bytes)) if room is not None else None
     threads = recipe.training.threads or 1
     return {
         "data": {"source": recipe.data.source, **data},
@@ -140,7 +141,7 @@ def estimate(
         "time": times,
         "energy": energy(times["seconds"], power_of(device, threads, watts), price, carbon),
         "largest_batch": largest,
-        "changes": changes(plan, dry, peak, times["training"], rate),
+        "changes": changes(plan, dry, activations, peak, times["training"], rate),
         "notes": notes(recipe, dry, seen),
     }
 
@@ -211,10 +212,11 @@ def fits_a_trial(dry: DryStep, room: int | None, rate: float) -> bool:
 # Assembling -----------------------------------------------------------------------------------------------------------
 
 
-def timed_parts(seen: Rehearsal | None, plan: Plan, start: Times, rate: float) -> dict[str, Any]:
+def timed_parts(seen: Rehearsal | None, plan: Plan, dry: DryStep, start: Times, rate: float) -> dict[str, Any]:
     """Seconds in all and of each part; of the processor too, where steps were timed."""
     if seen is None:
-        least, likely = time_from_operations(plan, rate)
+        usual = dry if plan.typical == plan.longest else plan.dry(steps=plan.typical)
+        least, likely = time_from_operations(plan, usual, rate)
         return {
             "seconds": round(start[0] + likely, 3),
             "from": f"the operations of training at {EFFICIENCY:.0%} of {rate / 1e9:,.0f} GFLOP/s, the rate of large "

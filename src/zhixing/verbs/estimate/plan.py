@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ from ...columns import Column
 from ...columns.column import Ragged
 from ...data.prepare import Prepared
 from ...recipe import Recipe
-from .dry import DryStep, dry_step
+from .dry import Dry, DryStep
 from .machine import Power, product_rate
 
-__all__ = ["Plan", "changes", "largest_batch", "layers_told", "longest", "memory_parts", "typical"]
+__all__ = ["Plan", "activations_of", "changes", "largest_batch", "layers_told", "longest", "memory_parts", "typical"]
 
 EFFICIENCY = 0.5  # of the rate of large matrix products that training reaches; see time_from_operations
-PROGRAM_LATER = 220 << 20  # bytes of libraries that are loaded or first used once training has begun
+PROGRAM_MEASURING = 150 << 20  # bytes of libraries that are loaded when metrics are first computed
+PROGRAM_LATER = PROGRAM_MEASURING + (70 << 20)  # and of those that the first step of all loads
 Steps = dict[str, int]
 
 
@@ -41,34 +42,13 @@ class Plan:
     typical: Steps
     modules: Mapping[str, torch.nn.Module]
 
-    def dry(self, rows: int | None = None, *, steps: Steps | None = None, **training: Any) -> DryStep:
-        """A dry step of so many rows, of the longest ones unless ``steps`` say otherwise, with settings of training."""
-        recipe = self.recipe
-        if training:
-            plain = recipe.plain()
-            plain["training"] |= training
-            recipe = Recipe(plain)
-        return dry_step(
-            recipe, self.columns, rows or self.rows, self.device, steps=steps or self.longest, modules=self.modules
-        )
+    @cached_property
+    def model(self) -> Dry:
+        return Dry(self.recipe, self.columns, self.device, self.modules)
 
-    def recomputed(self) -> Plan | None:
-        """The same with no activations kept inside of blocks, where the model can do so and does not yet."""
-        plain = copy.deepcopy(self.recipe.plain())
-        found = [place for place in settings_with("recompute", plain) if not place["recompute"]]
-        if not found:
-            return None
-        for place in found:
-            place["recompute"] = True
-        return Plan(**{**vars(self), "recipe": Recipe(plain)})
-
-
-def settings_with(name: str, plain: Any) -> list[dict[str, Any]]:
-    """All mappings in a recipe's plain data that have this setting."""
-    if isinstance(plain, dict):
-        own = [plain] if name in plain else []
-        return own + [place for value in plain.values() for place in settings_with(name, value)]
-    return []
+    def dry(self, rows: int | None = None, *, steps: Steps | None = None, **changed: Any) -> DryStep:
+        """A dry step of so many rows, of the longest ones unless ``steps`` say otherwise, perhaps with a change."""
+        return self.model.step(rows or self.rows, steps or self.longest, **changed)
 
 
 def longest(prepared: Prepared) -> Steps:
@@ -108,61 +88,65 @@ def memory_parts(dry: DryStep, recipe: Recipe) -> dict[str, int]:
     }
 
 
-def largest_batch(plan: Plan, dry: DryStep, room: int, others: int) -> int:
-    """The most rows in a step whose tensors fit into ``room`` bytes beside ``others``.
+def activations_of(dry: DryStep, half: DryStep) -> Callable[[int], int]:
+    """Activations by rows in a step: they grow in proportion, as two dry steps tell."""
+    a_row = (dry.activations - half.activations) / max(1, dry.rows - half.rows)
+    return lambda rows: max(0, round(dry.activations + a_row * (rows - dry.rows)))
 
-    Activations grow in proportion to rows: a second dry step of half as many rows tells how much a row takes.
-    """
-    if dry.rows > 1:
-        half = plan.dry(max(1, dry.rows // 2))
-        a_row = (dry.activations - half.activations) / (dry.rows - half.rows)
-    else:
-        a_row = float(dry.activations)
+
+def largest_batch(dry: DryStep, activations: Callable[[int], int], room: int, others: int) -> int:
+    """The most rows in a step whose tensors fit into ``room`` bytes beside ``others``."""
+    room -= others + dry.bytes - dry.activations
+    a_row = activations(2 * dry.rows) - activations(dry.rows)
     if a_row <= 0:
         return dry.rows
-    fixed = others + dry.bytes - dry.activations
-    base = dry.activations - a_row * dry.rows
-    return max(0, int((room - fixed - base) / a_row))
+    return max(0, int(dry.rows + (room - dry.activations) * dry.rows / a_row))
 
 
 # What changes it ------------------------------------------------------------------------------------------------------
 
 
-def changes(plan: Plan, dry: DryStep, peak: int, seconds: float, rate: Callable[[str], float]) -> list[dict[str, Any]]:
+def changes(
+    plan: Plan, dry: DryStep, activations: Callable[[int], int], peak: int, seconds: float, rate: Callable[[str], float]
+) -> list[dict[str, Any]]:
     """The same with one thing changed: peak memory, and the time of training's steps by operations and their rate.
 
     ``peak`` and ``seconds`` are those of the recipe as it is; ``rate`` gives operations a second by precision.
     """
     rows, kind = dry.rows, dry.precision.name
     other = "fp32" if kind != "fp32" else "bf16"
-    variants: list[tuple[str, Callable[[], DryStep | None]]] = [
-        (f"precision {other}", lambda: plan.dry(precision=other)),
-        ("recompute activations", lambda: None if (again := plan.recomputed()) is None else again.dry()),
-        ("accumulate over 2 parts", lambda: plan.dry(micro_batch=-(-rows // 2)) if rows >= 2 else None),
-        ("accumulate over 4 parts", lambda: plan.dry(micro_batch=-(-rows // 4)) if rows >= 4 else None),
-        (f"batch of {rows // 2} rows", lambda: plan.dry(rows // 2) if rows >= 2 else None),
-        (f"batch of {2 * rows} rows", lambda: plan.dry(2 * rows)),
-    ]
-    out = []
-    cost = dry.step_flops / dry.rows / rate(kind)
-    for name, make in variants:
-        changed = make()
-        if changed is None:
-            continue
-        now = changed.step_flops / changed.rows / rate(changed.precision.name)
-        out.append(
-            {
-                "change": name,
-                "peak_bytes": max(0, peak + changed.bytes - dry.bytes),
-                "training_seconds": round(seconds * now / cost, 3) if cost else None,
-            }
+    changed = {f"precision {other}": plan.dry(precision=other)}
+    if plan.model.can_recompute:
+        changed["recompute activations"] = plan.dry(recompute=True)
+    cost = dry.step_flops / rate(kind)
+    out = [
+        (
+            name,
+            one.bytes - dry.bytes,
+            seconds * one.step_flops / rate(one.precision.name) / cost if cost else seconds,
         )
-    return out
+        for name, one in changed.items()
+    ]
+    # Operations are the same whatever the batch is cut into, and in an epoch whatever its size.
+    part = plan.recipe.training.micro_batch or rows
+    out += [
+        (f"accumulate over {count} parts", activations(-(-part // count)) - dry.activations, seconds)
+        for count in (2, 4)
+        if part >= count
+    ]
+    out += [
+        (f"batch of {size} rows", activations(size) - dry.activations, seconds)
+        for size in (rows // 2, 2 * rows)
+        if size and plan.recipe.training.optimizer.name != "gradient_descent"
+    ]
+    return [
+        {"change": name, "peak_bytes": max(0, peak + more), "training_seconds": round(time, 3)}
+        for name, more, time in out
+    ]
 
 
-def time_from_operations(plan: Plan, rate: float) -> tuple[float, float]:
+def time_from_operations(plan: Plan, dry: DryStep, rate: float) -> tuple[float, float]:
     """Seconds of all steps: the least that the operations take at this rate, and at the efficiency that is stated."""
-    dry = plan.dry(steps=plan.typical)
     least = plan.steps * dry.step_flops / rate
     return least, least / EFFICIENCY
 

@@ -1,0 +1,250 @@
+"""Published models in this project's layers, beside the library ``transformers``, at sizes for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+
+import pyarrow as pa
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+
+from zhixing.columns.text import Text
+from zhixing.heads.text import TextHead
+from zhixing.model import blank_encoding
+from zhixing.models import ENCODERS, Spec
+from zhixing.pretrained import PublishedModel, open_model
+
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+CPU = torch.device("cpu")
+TEXTS = ["The cat sat on the mat.", "a", "Dogs bark, cats meow; naïve café", "on the mat the cat sat down again"]
+ROWS = 300  # of tables of words
+
+
+def byte_tokenizer(special: list[str], template: str | None = None) -> Tokenizer:
+    """A small tokenizer over bytes, whose special tokens come first."""
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=ROWS - 8, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    library.train_from_iterator(TEXTS * 2, trainer)
+    if template is not None:
+        pairs = [(name, library.token_to_id(name)) for name in special]
+        library.post_processor = processors.TemplateProcessing(single=template, special_tokens=pairs)
+    return library
+
+
+def save(model: transformers.PreTrainedModel, folder: Path) -> Path:
+    """A folder as the hub has it, of a model with weights none of which is zero or one."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight += 0.1 * torch.randn_like(weight)
+            if "norm" in name.lower() and name.endswith("running_var"):
+                weight.abs_()
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer += 0.1 * torch.randn_like(buffer)
+            if name.endswith("running_var"):
+                buffer += torch.rand_like(buffer)
+    model.save_pretrained(folder)
+    return folder
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+BERTS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
+    "bert": lambda: transformers.BertModel(
+        transformers.BertConfig(**SIZES, vocab_size=ROWS, max_position_embeddings=40)
+    ),
+    "bert-without-pooler": lambda: transformers.BertModel(
+        transformers.BertConfig(**SIZES, vocab_size=ROWS, max_position_embeddings=40), add_pooling_layer=False
+    ),
+    "bert-for-masked": lambda: transformers.BertForMaskedLM(
+        transformers.BertConfig(**SIZES, vocab_size=ROWS, max_position_embeddings=40, hidden_act="gelu_new")
+    ),
+    "roberta": lambda: transformers.RobertaModel(
+        transformers.RobertaConfig(**SIZES, vocab_size=ROWS, max_position_embeddings=42, pad_token_id=1)
+    ),
+    "distilbert": lambda: transformers.DistilBertModel(
+        transformers.DistilBertConfig(
+            dim=16, n_layers=2, n_heads=4, hidden_dim=24, vocab_size=ROWS, max_position_embeddings=40
+        )
+    ),
+}
+LLAMA = {**SIZES, "num_key_value_heads": 2, "vocab_size": ROWS, "max_position_embeddings": 64, "pad_token_id": None}
+DECODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
+    "gpt2": lambda: transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_embd=16, n_layer=2, n_head=4, n_positions=40, vocab_size=ROWS)
+    ),
+    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)),
+    "llama-tied": lambda: transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**LLAMA, tie_word_embeddings=True, rope_theta=500.0)
+    ),
+    "mistral": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(**LLAMA, head_dim=6)),
+    "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**LLAMA)),
+    "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA, head_dim=8)),
+}
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a family's small model with its tokenizer, made once."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            save((BERTS | DECODERS)[name](), folder)
+            if name in BERTS:
+                start, end = ("<s>", "</s>") if name == "roberta" else ("[CLS]", "[SEP]")
+                padding = "<pad>" if name == "roberta" else "[PAD]"
+                names = {"cls_token": start, "sep_token": end, "pad_token": padding, "unk_token": "<unk>"}
+                library = byte_tokenizer([start, padding, end, "<unk>", "<mask>"], f"{start} $A {end}")
+            else:
+                names = {"bos_token": "<s>", "eos_token": "</s>"}
+                library = byte_tokenizer(["<unk>", "<s>", "</s>"])
+            library.save(str(folder / "tokenizer.json"))
+            (folder / "special_tokens_map.json").write_text(json.dumps(names), "utf-8")
+            made[name] = folder
+        return made[name]
+
+    return make
+
+
+def text_column(model: PublishedModel, role: Any, *, length: int = 30) -> Text:
+    plan = model.plan("encoder" if role == "input" else "decoder")
+    column = Text(**plan.column, length=length)
+    column.role, column.fitted = role, model.tokenizer
+    return column
+
+
+def rows_of(column: Text, texts: list[str]) -> list[Tensor]:
+    done = column.tensorize(pa.array(texts), Path)
+    assert done.lengths is not None
+    return [part.long() for part in torch.from_numpy(done.values).split(done.lengths.tolist())]
+
+
+def theirs(model: PublishedModel, ids: Tensor) -> Tensor:
+    return torch.from_numpy(model.tokenizer.order)[ids]
+
+
+def decoder_of(model: PublishedModel, column: Text, width_in: int = 0, **more: Any) -> TextHead:
+    plan = model.plan("decoder")
+    settings = {**plan.open, **plan.fixed, "dropout": 0.0, **more}
+    head = TextHead(width_in, column, decoder=SimpleNamespace(name=plan.name, keywords=lambda: settings)).eval()
+    model.fill("decoder", head.decoder)
+    return head
+
+
+def compare(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", BERTS)
+@torch.no_grad()
+def test_readers_of_texts_give_the_published_vectors(name: str, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of(name)
+    model = open_model(folder)
+    column, plan = text_column(model, "input"), model.plan("encoder")
+    encoder = ENCODERS[plan.name](column.spec(), **{**plan.open, **plan.fixed, "dropout": 0.0}).eval()
+    model.fill("encoder", encoder)
+    published = transformers.AutoModel.from_pretrained(folder).eval()
+    rows = rows_of(column, TEXTS)
+    values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    encoding = encoder(values, values > 0)
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for row, text in enumerate(TEXTS):
+        ids = library.encode(text).ids
+        assert theirs(model, rows[row]).tolist() == ids
+        hidden = published(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        compare(encoding.tokens[row, : len(ids)], hidden)
+        compare(encoding.pooled[row], hidden.mean(0))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_writers_give_the_published_scores_and_words(name: str, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of(name)
+    model = open_model(folder)
+    column = text_column(model, "output")
+    head = decoder_of(model, column)
+    published = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    there = torch.tensor([token for token in range(column.spec().vocabulary) if token not in column.absent()])
+    for text, row in zip(TEXTS, rows_of(column, TEXTS), strict=True):
+        scores = head(blank_encoding(1, CPU), row[None])[0]
+        ids = theirs(model, torch.cat([torch.tensor([2]), row[:-1]]))  # BEGIN before the text, no END
+        expected = published(input_ids=ids[None]).logits[0]
+        compare(scores[:, there], expected[:, theirs(model, there)])
+        assert (scores[:, column.absent()] < -1000).all()
+        said = head.answer(blank_encoding(1, CPU), prompt=row[None, :-1])[0]
+        for token in theirs(model, said[:6]).tolist():
+            allowed = published(input_ids=ids[None]).logits[0, -1]
+            allowed[theirs(model, torch.tensor([token for token in range(3) if token not in column.absent()]))] = -1e9
+            assert token == int(allowed.argmax())
+            ids = torch.cat([ids, torch.tensor([token])])
+        assert column.restore(row[None]) == [text]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3"])
+@torch.no_grad()
+def test_writers_can_read_too(name: str, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of(name)
+    model = open_model(folder)
+    column, plan = text_column(model, "input"), model.plan("encoder")
+    encoder = ENCODERS[plan.name](column.spec(), **{**plan.open, **plan.fixed, "dropout": 0.0}).eval()
+    model.fill("encoder", encoder)
+    published = transformers.AutoModel.from_pretrained(folder).eval()
+    for row in rows_of(column, TEXTS):
+        hidden = published(input_ids=theirs(model, row)[None]).last_hidden_state[0]
+        compare(encoder(row[None]).tokens[0], hidden)
+        compare(encoder(row[None]).pooled[0], hidden[-1])
+
+
+# Pictures
+
+VISION: dict[str, Callable[[], transformers.PreTrainedModel]] = {
+    "vit": lambda: transformers.ViTForImageClassification(
+        transformers.ViTConfig(**SIZES, image_size=16, patch_size=4, qkv_bias=True)
+    ),
+    "resnet18": lambda: transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic")
+    ),
+    "resnet50": lambda: transformers.ResNetModel(transformers.ResNetConfig()),
+    "efficientnet": lambda: transformers.EfficientNetModel(
+        transformers.EfficientNetConfig(width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VISION)
+@torch.no_grad()
+def test_readers_of_pictures_give_the_published_features(name: str, tmp_path: Path) -> None:
+    folder = save(VISION[name](), tmp_path)
+    model = open_model(folder)
+    plan = model.plan("encoder")
+    side = plan.column.get("size", 64)
+    encoder = ENCODERS[plan.name](Spec("image", (3, side, side)), **plan.open, **plan.fixed).eval()
+    model.fill("encoder", encoder)
+    published = transformers.AutoModel.from_pretrained(folder).eval()
+    pictures = torch.randn(2, 3, side, side)
+    encoding, expected = encoder(pictures), published(pixel_values=pictures).last_hidden_state
+    if name == "vit":
+        compare(torch.cat([encoding.pooled[:, None], encoding.tokens], dim=1), expected)
+    else:
+        scale = expected.abs().max()
+        compare(encoding.tokens / scale, expected.flatten(2).transpose(1, 2) / scale)
+        compare(encoding.pooled / scale, expected.mean((2, 3)) / scale)
