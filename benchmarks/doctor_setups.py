@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from PIL import Image
 
 from zhixing.data.catalogue import load
 
-from .data import DOWNLOADS, movielens, photo_patches, series, spam, translation
+from .data import movielens, photo_patches, series, spam, translation
 from .doctor_parts import FAULTY, Plain
 from .near import groups_of_near_duplicates
 
@@ -187,14 +187,14 @@ def machines(encoder: Any = None, **training: Any) -> Subject:
     return Subject({"course": copy.deepcopy(cells), "label": list(labels)}, recipe)
 
 
-def tones(folder: Path, *, rows: int = 180, change: Callable[[int, np.ndarray], np.ndarray] = lambda i, x: x) -> Subject:
+def tones(folder: Path, *, change: Callable[[int, np.ndarray], np.ndarray] = lambda i, x: x) -> Subject:
     """Clips of three kinds of sound, half a second each, as files."""
     import soundfile
 
     random, paths, labels = rng(4), [], []
     time = np.arange(4000) / 8000
     folder.mkdir(parents=True, exist_ok=True)
-    for row in range(rows):
+    for row in range(180):
         kind = ("hum", "chirp", "buzz")[row % 3]
         pitch, level = random.uniform(150, 500), random.uniform(0.1, 0.5)
         if kind == "hum":
@@ -487,8 +487,13 @@ def course(_: Path) -> Subject:
     load_ = np.cumsum(random.normal(size=900))
     day = (np.datetime64("2022-01-01") + np.arange(900).astype("timedelta64[D]")).astype(str).tolist()
     source = {"day": day, "wind": random.normal(size=900), "sun": random.gamma(2, 1, 900), "load": load_ + 30}
-    return Subject(source, {"outputs": {"load": {"type": "number"}}, "inputs": {name: None for name in source if name != "load"},
-                            "fusion": {"name": "concat", "widths": [32]}, "training": TRAINING})  # fmt: skip
+    recipe = {
+        "inputs": {name: None for name in source if name != "load"},
+        "outputs": {"load": {"type": "number"}},
+        "fusion": {"name": "concat", "widths": [32]},
+        "training": TRAINING,
+    }
+    return Subject(source, recipe)
 
 
 @broken("table: numbers as they are", "normalisation")
@@ -522,7 +527,9 @@ broken("text: every fourth label is wrong", "label_noise")(lambda _: relabel(mai
 broken("text: copies in every split", "exact_duplicates")(lambda _: repeat(mails(), 0.3))
 broken("text: one spam in two hundred", "imbalance")(lambda _: thin(mails(), 0.015, "spam"))
 broken("text: the embedding is detached", "no_gradient")(lambda _: faulty("detached", mails(), 16, vocabulary=8000))
-broken("text: a logarithm of negative numbers", "nonfinite")(lambda _: faulty("logarithm", mails(), 16, vocabulary=8000))
+broken("text: a logarithm of negative numbers", "nonfinite")(
+    lambda _: faulty("logarithm", mails(), 16, vocabulary=8000)
+)
 broken("text: learning rate of 3 for a Transformer", "rate")(
     lambda _: mails({"name": "transformer", "width": 32, "depth": 2, "heads": 2}, rows=400, length=64,
                     optimizer={"name": "adamw", "lr": 3.0})
@@ -651,7 +658,9 @@ healthy("text: e-mails, a bag of words")(lambda _: mails())
 healthy("text: e-mails, Transformer")(
     lambda _: mails({"name": "transformer", "width": 32, "depth": 2, "heads": 2}, rows=400, length=64)
 )
-healthy("text: e-mails, convolutions")(lambda _: mails({"name": "text_cnn", "embedding": 32, "channels": 16}, rows=400, length=128))
+healthy("text: e-mails, convolutions")(
+    lambda _: mails({"name": "text_cnn", "embedding": 32, "channels": 16}, rows=400, length=128)
+)
 healthy("text: a language model")(lambda _: language())
 healthy("series: machines, GRU")(lambda _: machines())
 healthy("series: machines, dilated convolutions")(lambda _: machines({"name": "tcn", "width": 16, "depth": 3}))
@@ -715,5 +724,3 @@ def ratings(_: Path) -> Subject:
         {"inputs": {"user": {"type": "category"}, "item": {"type": "category"}},
          "outputs": {"rating": {"type": "number"}}, "training": TRAINING},
     )  # fmt: skip
-
-

@@ -26,7 +26,7 @@ from zhixing.tune.search import Ask, tune
 from .data import fashion_mnist, series
 from .registry import DOWNLOADS
 
-EPOCHS, WHOLE = 9, 8  # of one training; trainings that the budget is worth
+EPOCHS, WHOLE = 9, 6  # of one training; trainings that the budget is worth
 RANDOM_SPLIT = {"train": 0.6, "validation": 0.2, "test": 0.2, "by": "stratified"}
 
 
@@ -35,15 +35,15 @@ def digits(folder: Path) -> dict[str, Any]:
 
 
 def fashion(folder: Path) -> dict[str, Any]:
-    """A subset, drawn once: 600 pictures to learn from, 300 to choose by, 1,000 of the test set."""
+    """A subset, drawn once: 400 pictures to learn from, 200 to choose by, 1,000 of the test set."""
     source, chance = fashion_mnist(), np.random.default_rng(0)
     pixels, labels = [], []
-    for part, count in (("train", 900), ("t10k", 1000)):
+    for part, count in (("train", 600), ("t10k", 1000)):
         images = idx(source / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
         chosen = chance.permutation(len(images))[:count]
         pixels.append(images[chosen])
         labels.append(idx(source / f"{part}-labels-idx1-ubyte.gz", 8)[chosen].astype(str))
-    which = np.repeat(["train", "validation", "test"], [600, 300, 1000])
+    which = np.repeat(["train", "validation", "test"], [400, 200, 1000])
     path = folder / "fashion.npz"
     np.savez(path, image=np.concatenate(pixels), label=np.concatenate(labels), part=which)
     split = {"by": "column", "column": "part"}

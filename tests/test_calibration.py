@@ -42,7 +42,7 @@ def test_a_temperature_that_was_put_in_is_found(temperature: float) -> None:
     assert fit_temperature(logits * temperature, target) == pytest.approx(temperature, rel=0.05)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 6), st.floats(0.2, 5.0))
 def test_it_is_where_lbfgs_finds_the_least_loss(seed: int, classes: int, factor: float) -> None:
     logits, target = drawn(400, classes, 1.5, seed)

@@ -95,3 +95,20 @@ def test_gates_weigh_each_input_between_nothing_and_all() -> None:
 def test_heads_must_divide_the_width(sizes: list[int]) -> None:
     with pytest.raises(RecipeError, match=r"fusion\.heads: width 64 is not a multiple of 5 heads"):
         Attention(sizes, heads=5)
+
+
+@pytest.mark.parametrize("name", sorted(FUSIONS))
+def test_tokens_of_several_inputs_follow_the_summary_and_padding_stays_out(name: str) -> None:
+    torch.manual_seed(0)
+    sizes = [6, 6] if name == "factorised" else [6, 4]
+    fusion = FUSIONS[name](sizes).eval()
+    fusion.keep_tokens([3, 4])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    first = Encoding(torch.randn(2, sizes[0]), torch.randn(2, 3, 3), mask)
+    second = Encoding(torch.randn(2, sizes[1]), torch.randn(2, 2, 4))
+    out = fusion([first, second])
+    assert out.tokens.shape == (2, 1 + 3 + 2, fusion.width)
+    assert out.mask is not None
+    assert out.mask.tolist() == [[True, *row, True, True] for row in mask.tolist()]
+    assert torch.equal(out.tokens[:, 0], out.pooled)
+    assert torch.allclose(out.tokens[:, 4:], fusion.tokens[1](second.tokens))  # type: ignore[index]

@@ -29,7 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> zx.Run:
 
 def answers(run: zx.Run, cells: dict[str, Any], **options: Any) -> tuple[pa.Table, list[Any]]:
     table = zx.open_source({name: pa.array(values) for name, values in cells.items()}, name="asked")
-    return verb.predict_table(run.settings, run.fitted, run.model, table, device=torch.device("cpu"), **options)
+    wanted = verb.Wanted(**options)
+    return verb.predict_table(run.settings, run.fitted, run.model, table, device=torch.device("cpu"), wanted=wanted)
 
 
 @pytest.fixture

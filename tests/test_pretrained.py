@@ -18,6 +18,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
+from zhixing.columns.audio import Audio
 from zhixing.columns.text import Text
 from zhixing.heads.text import TextHead
 from zhixing.model import blank_encoding
@@ -212,6 +213,76 @@ def test_writers_can_read_too(name: str, folder_of: Callable[[str], Path]) -> No
         hidden = published(input_ids=theirs(model, row)[None]).last_hidden_state[0]
         compare(encoder(row[None]).tokens[0], hidden)
         compare(encoder(row[None]).pooled[0], hidden[-1])
+
+
+# Text to text, sound to text
+
+T5 = {"d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 3, "vocab_size": ROWS}
+PAIRS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
+    "t5": lambda: transformers.T5ForConditionalGeneration(
+        transformers.T5Config(**T5, decoder_start_token_id=0, num_decoder_layers=3)
+    ),
+    "t5-1.1": lambda: transformers.T5ForConditionalGeneration(
+        transformers.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
+    ),
+    "whisper": lambda: transformers.WhisperForConditionalGeneration(
+        transformers.WhisperConfig(
+            d_model=16,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=24,
+            decoder_ffn_dim=24,
+            vocab_size=ROWS,
+            max_source_positions=1500,
+            max_target_positions=40,
+            decoder_start_token_id=3,
+            pad_token_id=1,
+            eos_token_id=1,
+            bos_token_id=1,
+        )  # fmt: skip
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@torch.no_grad()
+def test_pairs_of_stacks_give_the_published_scores(name: str, tmp_path: Path) -> None:
+    folder = save(PAIRS[name](), tmp_path)
+    special = ["<pad>", "</s>", "<unk>", "<|startoftranscript|>", "<|notimestamps|>"]
+    byte_tokenizer(special, "$A </s>").save(str(folder / "tokenizer.json"))
+    model, published = (
+        open_model(folder),
+        transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+        if name != "whisper"
+        else transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval(),
+    )
+    target, plan = text_column(model, "output"), model.plan("encoder")
+    row = rows_of(target, TEXTS[:1])[0]
+    read = torch.cat([torch.tensor([2, *target.lead()]), row[:-1]])
+    if name == "whisper":
+        source: Any = Audio(**plan.column, longest=30.0)
+        sound = torch.randint(-3000, 3000, (1, 50_000), dtype=torch.int16)
+        values, mask = source.stem()(sound, torch.ones_like(sound, dtype=torch.bool))
+        listen = transformers.WhisperFeatureExtractor()
+        features = listen(sound[0].numpy() / 32768, sampling_rate=16_000, return_tensors="pt").input_features
+        compare(values.transpose(1, 2), features.float(), 1e-4)
+        given = {"input_features": features.float()}
+    else:
+        source = text_column(model, "input")
+        values = rows_of(source, TEXTS[2:3])[0][None]
+        mask, given = values > 0, {"input_ids": theirs(model, values)}
+        assert given["input_ids"][0, -1] == 1  # which ends what is read
+    encoder = ENCODERS[plan.name](source.spec(), **{**plan.open, **plan.fixed, "dropout": 0.0}).eval()
+    model.fill("encoder", encoder)
+    head = decoder_of(model, target, encoder.token_width)
+    scores = head(encoder(values, mask), row[None])[0]
+    expected = published(**given, decoder_input_ids=theirs(model, read)[None]).logits[0, len(target.lead()) :]
+    there = [token for token in range(target.spec().vocabulary) if token not in target.absent()]
+    compare(scores[:, there], expected[:, theirs(model, torch.tensor(there))], 1e-4)
+    said = head.answer(encoder(values, mask), prompt=row[None, :3])[0]
+    assert int(said[0]) == int(scores[3, 3:].argmax()) + 3
 
 
 # Pictures

@@ -130,7 +130,8 @@ def test_killed_at_many_random_instants() -> None:
 
 MOVED = (
     "recipe.yaml", "columns.json", "data.json", "problems.jsonl", "environment.json", "the first checkpoint",
-    "the last checkpoint", "evaluation.json", "report.html", "README.md", "model.safetensors", "manifest.json",
+    "the last checkpoint", "calibration.json", "evaluation.json", "report.html", "README.md", "model.safetensors",
+    "manifest.json", "estimate.json",
 )  # fmt: skip
 
 

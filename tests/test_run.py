@@ -97,7 +97,8 @@ def test_names_in_a_manifest_reach_no_other_file(run: Path, tmp_path: Path) -> N
     manifest["files"]["../secret"] = {"sha256": "0" * 64}
     manifest["files"]["/etc/passwd"] = {"sha256": "0" * 64}
     (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    assert set(RunFolder(run).verify()) == {"recipe.yaml", "columns.json", "model.safetensors"}
+    needed = {"recipe.yaml", "columns.json", "model.safetensors", "calibration.json"}
+    assert set(RunFolder(run).verify()) == needed
 
 
 def vouch(run: Path) -> None:

@@ -560,3 +560,17 @@ def test_tokens_are_asked_for_where_no_text_is_learned(tmp_path: Path) -> None:
     task = text_to_category()
     with pytest.raises(RecipeError, match=r"training\.tokens: no output is a text"):
         zx.train(task.data, recipe={**task.recipe, "training": {"tokens": 100}}, out=tmp_path / "run", device="cpu")
+
+
+def test_a_text_of_several_inputs_is_written_from_the_tokens_of_all(tmp_path: Path) -> None:
+    rows = {"word": ["abc", "bca", "cab", "acb"] * 6, "way": ["there", "back"] * 12, "said": ["a b c", "c b a"] * 12}
+    word = {"type": "text", "tokenizer": "character", "encoder": {"name": "gru", "width": 8}}
+    said = {"type": "text", "tokenizer": "word", "decoder": {"name": "transformer", "width": 8, "depth": 1, "heads": 2}}
+    raw: dict[str, Any] = {"inputs": {"word": word, "way": "category"}, "outputs": {"said": said}}
+    run = zx.train(rows, recipe=raw, epochs=1, out=tmp_path / "run")
+    assert run.model.fusion.tokens is not None
+    again = zx.load(tmp_path / "run")
+    assert again.predict(rows)["said"].equals(run.predict(rows)["said"])
+    raw["outputs"]["said"]["decoder"] = "ctc"
+    with pytest.raises(UsageError, match="ctc aligns the text with the steps of one input, and there are 2"):
+        zx.train(rows, recipe=raw, epochs=1, out=tmp_path / "other")

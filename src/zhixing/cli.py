@@ -24,6 +24,7 @@ COMMANDS = {
     "report": ("zhixing.commands.report:report", "Write a run's report and model card anew."),
     "describe": ("zhixing.commands.describe:describe", "Say what DATA, a RUN or a RECIPE holds and needs."),
     "estimate": ("zhixing.commands.estimate:estimate", "Say what training will take, before anything is trained."),
+    "doctor": ("zhixing.commands.doctor:doctor", "Examine DATA, a RECIPE or a RUN: what is wrong, and the mend."),
     "init": ("zhixing.commands.init:init", "Write a commented recipe for DATA."),
     "schema": ("zhixing.commands.schema:schema", "Print the JSON schema of recipes, for editors."),
     "completion": ("zhixing.commands.completion:completion", "Print the script that completes commands in a shell."),

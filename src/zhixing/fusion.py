@@ -30,7 +30,8 @@ class Fusion(nn.Module):
     """Base of the fusions: ``forward(encodings) -> Encoding``, and ``width``, the D of what it gives.
 
     A single input passes through with its tokens and grid; what is learned after joining follows in ``layers``. Of
-    several inputs the tokens are lost: those of the result are its one summary.
+    several inputs the one token is the summary, unless :meth:`keep_tokens` was called: then the tokens of all inputs
+    follow it, each input's brought to the common width by a layer of its own, which also tells them apart.
     """
 
     width: int
@@ -41,6 +42,11 @@ class Fusion(nn.Module):
         super().__init__()
         chosen = widths if widths is not None else (() if inputs <= 1 else (128, 64))
         self.layers, self.width = dense_layers(joined, chosen, activation, dropout)
+        self.tokens: nn.ModuleList | None = None
+
+    def keep_tokens(self, sizes: list[int]) -> None:
+        """Also give the tokens of all inputs, whose widths these are, for heads that read them."""
+        self.tokens = nn.ModuleList(nn.Linear(size, self.width) for size in sizes)
 
     def join(self, encodings: list[Encoding]) -> Tensor:
         raise AssertionError(f"{type(self).__name__} has no join")
@@ -50,7 +56,18 @@ class Fusion(nn.Module):
         if len(encodings) == 1:
             return first._replace(pooled=self.layers(first.pooled)) if len(self.layers) else first
         pooled = self.layers(self.join(encodings))
-        return Encoding(pooled, pooled.unsqueeze(1))
+        if self.tokens is None:
+            return Encoding(pooled, pooled.unsqueeze(1))
+        parts = [layer(encoding.tokens) for layer, encoding in zip(self.tokens, encodings, strict=True)]
+        real = [torch.ones_like(pooled[:, :1], dtype=torch.bool), *map(real_tokens, encodings)]
+        return Encoding(pooled, torch.cat([pooled.unsqueeze(1), *parts], dim=1), torch.cat(real, dim=1))
+
+
+def real_tokens(encoding: Encoding) -> Tensor:
+    """Which tokens are real, [B, T]."""
+    if encoding.mask is not None:
+        return encoding.mask
+    return torch.ones(encoding.tokens.shape[:2], dtype=torch.bool, device=encoding.tokens.device)
 
 
 class Concat(Fusion):

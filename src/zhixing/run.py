@@ -94,6 +94,8 @@ def build_fusion(recipe: Recipe, encoders: Mapping[str, Encoder]) -> Fusion:
         return Concat([])
     make: Any = FUSIONS[recipe.fusion.name]
     fusion: Fusion = make(sizes, **recipe.fusion.keywords())
+    if len(sizes) > 1 and any(HEADS[settings.type].reads == "tokens" for settings in recipe.outputs.values()):
+        fusion.keep_tokens([encoder.token_width for encoder in encoders.values()])
     return fusion
 
 
@@ -228,7 +230,8 @@ class RunFolder:
                 place=self.path,
                 mend=f"Go on with it: zhixing train --resume {self.path}",
             )
-        more = [name for name in OPTIONAL if name in manifest.get("files", ())]  # one that is not named is none of ours
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        more = [name for name in OPTIONAL if isinstance(files, dict) and name in files]  # else it is none of this run's
         return {name: self.verified(name, manifest) for name in (*FILES, *more)}
 
     def load_weights(self, model: Model, content: bytes) -> None:

@@ -57,7 +57,7 @@ class Case:
     pristine: Model
     log: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)  # of a run: training, validation, …
 
-    # Data ---------------------------------------------------------------------------------------------------------------
+    # Data -------------------------------------------------------------------------------------------------------------
 
     @property
     def inputs(self) -> dict[str, Column]:

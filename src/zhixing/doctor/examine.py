@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,22 +48,24 @@ class Diagnosis:
 
 
 def examine(
-    source: Any,
+    subject: Any,
     *,
     recipe: Mapping[str, Any] | None = None,
+    data: Any = None,
     encoder: str | Mapping[str, Any] | nn.Module | None = None,
     device: str = "auto",
     only: Sequence[str] = (),
     console: Console | None = None,
 ) -> Diagnosis:
-    """Examine a source with a recipe, or a run folder.
+    """Examine data with a recipe, or a run folder.
 
     Nothing is written: neither in a run's folder nor anywhere else but the cache of encoded columns.
 
     Args:
-        source: whatever :func:`zhixing.train` takes, or the path of a run.
+        subject: whatever :func:`zhixing.train` takes, or the path of a run.
         recipe: a recipe's plain data; what it leaves open is inferred, as in training.
-        encoder: a name, settings, or a module of your own, which is examined too.
+        data: a run's data, where they were only in memory or have moved.
+        encoder: a name, settings, or a module of your own, which is examined too; of a run, modules by column.
         only: names of checks, in place of all.
 
     Raises:
@@ -74,11 +76,11 @@ def examine(
         diagnosis = zhixing.doctor.examine("photos/")
         diagnosis.findings[0].found
     """
-    if isinstance(source, str | Path) and (Path(source) / "recipe.yaml").is_file():
+    if isinstance(subject, str | Path) and (Path(subject) / "recipe.yaml").is_file():
         modules = encoder if isinstance(encoder, Mapping) else None
-        case = case_of_run(Path(source), encoder=modules, device=device, console=console)
+        case = case_of_run(Path(subject), source=data, encoder=modules, device=device, console=console)
     else:
-        case = case_of_data(source, recipe or {}, encoder=encoder, device=device, console=console)
+        case = case_of_data(subject, recipe or {}, encoder=encoder, device=device, console=console)
     return diagnose(case, only=only, console=console)
 
 
@@ -102,17 +104,14 @@ def diagnose(case: Case, *, only: Sequence[str] = (), console: Console | None = 
 
 
 def explained(found: Sequence[tuple[Finding, int]]) -> list[tuple[Finding, int]]:
-    """Findings that an alarm of another check explains get its name."""
-    by_name: dict[str, Callable[[str], bool]] = {check.name: check.explains.__contains__ for check in CHECKS}
-    alarms = [one for one, _ in found if one.severity != "note"]
+    """Alarms that another check's alarm explains get its name. A warning may explain a fault; a note explains nothing.
+
+    What explains what has no cycle, so that not everything is explained away.
+    """
+    explains = {check.name: check.explains for check in CHECKS}
+    alarms = [one.check for one, _ in found if one.severity != "note"]
     out = []
     for one, place in found:
-        causes = [
-            cause.check
-            for cause in alarms
-            if by_name[cause.check](one.check)
-            and SEVERITIES.index(cause.severity) >= min(SEVERITIES.index(one.severity), 1)
-            and not by_name[one.check](cause.check)
-        ]
-        out.append((replace(one, because=causes[0]) if causes and one.severity != "note" else one, place))
+        cause = next((name for name in alarms if one.check in explains[name]), "")
+        out.append((replace(one, because=cause) if cause and one.severity != "note" else one, place))
     return out

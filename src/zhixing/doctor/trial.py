@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "evaluated", "mean_loss", "run_trial", "smallest_batch"]
 
-STEPS, ROWS, SECONDS = 48, 4096, 20.0  # of a trial: at most so many of each
+STEPS, ROWS, BATCH, SECONDS = 48, 4096, 64, 10.0  # of a trial: at most so many of each
 EXACT = Precision("fp32", "short runs are computed in float32")
 
 
@@ -78,8 +78,8 @@ class Trial:
 
 
 def smallest_batch(case: Case, rows: int) -> int:
-    """The recipe's batch size, where so many rows allow for a handful of batches; else less."""
-    return max(1, min(case.recipe.training.batch_size, max(rows // 4, min(rows, 16))))
+    """The recipe's batch size up to 64, where so many rows allow for a handful of batches; else less."""
+    return max(1, min(case.recipe.training.batch_size, BATCH, max(rows // 4, min(rows, 16))))
 
 
 def run_trial(
@@ -94,11 +94,12 @@ def run_trial(
     plain: bool = False,
     augment: bool = True,
     watch: bool = False,
+    seconds: float = SECONDS,
 ) -> Trial:
     """Train ``model`` for a few steps on some training rows, as the recipe says.
 
     ``rate`` replaces the recipe's learning rate; ``rising`` lets it rise from almost nothing (a range test); ``plain``
-    is AdamW at a constant rate without clipping, whatever the recipe says. After twenty seconds it stops.
+    is AdamW at a constant rate without clipping, whatever the recipe says. After so many ``seconds`` it stops.
     """
     rows = case.learned("train", ROWS) if rows is None else rows
     training, batches = case.recipe.training, Batches(case.packed.columns, case.device)
@@ -125,7 +126,7 @@ def run_trial(
     def enough() -> bool:
         if rising and trial.finite and trial.finite[-1] > 4 * min(trial.finite):
             return True
-        return time.perf_counter() - started > SECONDS
+        return time.perf_counter() - started > seconds
 
     hooks = Hooks(augment=before_step, record=record, stop=enough)
     options = Options(
@@ -193,7 +194,8 @@ class Watcher:
         self.before: dict[str, Tensor] = {}
         self.squares: dict[str, Tensor] = {}  # of the gradient of the step at hand
         self.handles = [
-            p.register_post_accumulate_grad_hook(partial(self.see, name)) for name, p in self.parameters.items()
+            p.register_post_accumulate_grad_hook(partial(self.see, name))  # type: ignore[no-untyped-call]
+            for name, p in self.parameters.items()
         ]
         for table in (trial.gradients, trial.weights, trial.updates):
             table.update({name: [] for name in self.parameters})

@@ -159,19 +159,22 @@ def in_short(cell: object) -> str:
 
 @goal_of.register
 def labels(head: LabelsHead, column: Column, encoding: Encoding, ask: Ask) -> Goal:
-    """The log probability of the labels that are given: their mean over the tokens, or that of one token."""
+    """The logit of the labels that are given: their mean over the tokens, or that of one token."""
     refuse(ask.label, "class")
     prediction = head(encoding)
     step = None if ask.step is None else checked_step(ask.step, prediction.shape[1])
     target = prediction.argmax(-1)
 
     def read(prediction: Tensor, target: Tensor) -> Tensor:
-        each = prediction.log_softmax(-1).gather(-1, target.unsqueeze(-1))[..., 0] * (target > 0)
+        each = prediction.gather(-1, target.unsqueeze(-1))[..., 0] * (target > 0)
         return each[:, step] if step is not None else each.sum(1) / (target > 0).sum(1).clamp(min=1)
+
+    def chance(prediction: Tensor, target: Tensor) -> Tensor:
+        return read(prediction.log_softmax(-1), target).exp()
 
     said = column.restore(target)
     names = [" ".join(row) if step is None else (row[step] if step < len(row) else "") for row in said]
-    return Goal(head, target, read, "log probability", names, lambda said, wanted: read(said, wanted).exp())
+    return Goal(head, target, read, "logit", names, chance)
 
 
 @goal_of.register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from ..columns import Column
 from ..columns.text import Text
 from ..columns.vocabulary import PAD
-from ..models.encoding import Encoding
+from ..errors import UsageError
+from ..models.encoding import Encoder, Encoding
 from .decoders import CTC, DECODERS, Decoder, Forced
 from .head import Head
 from .search import Search
@@ -51,6 +53,15 @@ class TextHead(Head):
             self.decoder.count_bytes(torch.tensor(token_bytes, dtype=torch.float32))
         if isinstance(self.decoder, Forced):
             self.decoder.follow(column.absent(), lead)
+
+    def meet(self, encoders: Sequence[Encoder]) -> None:
+        """Raises UsageError where there is no one row of steps that a text could be aligned with."""
+        if isinstance(self.decoder, CTC) and len(encoders) != 1:
+            raise UsageError(
+                f"ctc aligns the text with the steps of one input, and there are {len(encoders)} inputs",
+                place="decoder",
+                mend="Take the transformer decoder, or leave the other inputs out.",
+            )
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         out: Tensor = self.decoder(encoding, target)

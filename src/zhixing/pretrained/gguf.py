@@ -112,7 +112,7 @@ def q5_k(blocks: Blocks) -> Floats:
     packed = blocks[:, 48:176].reshape(-1, 4, 1, 32)
     low = np.concatenate([packed & 15, packed >> 4], axis=2).reshape(-1, 8, 32)
     quants = (low | high << 4).astype(np.float32)
-    out = half(blocks, 0)[:, :, None] * scales * quants - half(blocks, 2)[:, :, None] * minima
+    out: Floats = half(blocks, 0)[:, :, None] * scales * quants - half(blocks, 2)[:, :, None] * minima
     return out.reshape(len(blocks), 256)
 
 

@@ -10,6 +10,7 @@ from .dataset import data_section
 from .estimates import estimates_section
 from .explanations import explanations_section
 from .files import RunFiles, flatten, mapping, number, read_run, write_atomically
+from .health import health_section
 from .markup import Html, cut_table, esc, figure_text, join, name, note
 from .results import output_section
 from .summary import Headline, findings, headlines
@@ -47,6 +48,7 @@ def render(run: RunFiles) -> Html:
         "Curves": curves_section(run),
         "Results": _results(run),
         **explanations_section(run),
+        **health_section(run),
         "Data": data_section(run),
         "Speed": speed_section(run),
         **estimates_section(run),

@@ -53,6 +53,20 @@ class Dimension:
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=self.step)
         return FloatDistribution(self.low, self.high, log=self.log)
 
+    def at(self, share: float) -> Any:
+        """What is drawn at a share in [0, 1) of the range, or of the choices.
+
+        >>> Dimension("a", "float", 1e-4, 1e-2, log=True).at(0.5), Dimension("a", "int", 1, 4).at(0.99)
+        (0.001, 4)
+        """
+        if self.kind == "choices":
+            return plain(self.choices[int(share * len(self.choices))])
+        low, high = self.low, self.high + (self.step if self.kind == "int" else 0)
+        value = low * (high / low) ** share if self.log else low + share * (high - low)
+        if self.kind == "float":
+            return min(max(value, self.low), self.high)
+        return int(self.low) + min(int(value - low), int(self.high - low)) // self.step * self.step
+
     def value(self, drawn: Any) -> Any:
         """What a drawn value stands for."""
         if self.kind != "choices":

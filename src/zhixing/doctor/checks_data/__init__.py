@@ -31,10 +31,13 @@ DATA_CHECKS = (
         frozenset({"exact_duplicates", "near_duplicates", "label_noise"}),
     ),
     Check("odd_sizes", "tiny and mis-sized pictures", odd_sizes, frozenset({"label_noise", "near_duplicates"})),
-    Check("sounds", "silent and clipped sounds", sounds, frozenset({"exact_duplicates", "near_duplicates", "label_noise"})),
+    Check(
+        "sounds", "silent and clipped sounds", sounds,
+        frozenset({"exact_duplicates", "near_duplicates", "label_noise"}),
+    ),
     Check(
         "ranges", "numbers out of range", ranges,
-        frozenset({"drift", "normalisation", "initial_loss", "gradients", "nonfinite", "rate"}),
+        frozenset({"drift", "normalisation", "initial_loss", "flow", "nonfinite", "overflow", "rate"}),
     ),
     Check("constant", "columns that are the same in all rows", constant, frozenset({"ignored"})),
     Check("identifier", "columns that number or name rows", identifier, frozenset({"drift", "ignored"})),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...columns.column import Ragged
 from ..case import SHOWN, Case
-from ..finding import Finding, Mend, quoted
+from ..finding import Finding, Mend, Severity, quoted
 from ..views import hashes
 from .near import near_pairs
 
@@ -83,7 +83,7 @@ def leaked(case: Case, whole: Codes, across: NDArray[np.int64], chance: float) -
     order = np.argsort(whole[train], kind="stable")
     twin = train[order[np.searchsorted(whole[train][order], whole[across])]]
     beyond = share - chance
-    severity = "fault" if beyond > 0.05 else "warning" if beyond > 0.01 and len(across) > 2 else "note"
+    severity: Severity = "fault" if beyond > 0.05 else "warning" if beyond > 0.01 and len(across) > 2 else "note"
     return Finding(
         "exact_duplicates", severity if chance < 0.5 else "note",
         f"{len(across):,} of {len(held):,} held-out rows ({share:.1%}) stand among the training rows too, equal in "
@@ -130,10 +130,11 @@ def near_duplicates(case: Case) -> Iterator[Finding]:
             continue
         # A training row that was not looked at may hide more: the share is a lower bound.
         share = len(pairs) / looked
-        severity = "fault" if share > 0.05 else "warning" if share > 0.02 and len(pairs) > 4 else "note"
+        severity: Severity = "fault" if share > 0.05 else "warning" if share > 0.02 and len(pairs) > 4 else "note"
         yield Finding(
             "near_duplicates", severity,
-            f"{len(pairs):,} of {looked:,} held-out rows looked at ({share:.1%}) nearly equal a training row in {name!r}",
+            f"{len(pairs):,} of {looked:,} held-out rows looked at ({share:.1%}) nearly equal a training row in "
+            f"{name!r}",
             sure=0.88,
             evidence={"rows": len(pairs), "looked_at": looked, "share": share},
             rows=[

@@ -30,7 +30,8 @@ def imbalance(case: Case) -> Iterator[Finding]:
         yield Finding(
             "imbalance", "note" if tail or ratio < WARN else "fault" if ratio > FAULT else "warning",
             f"in {name!r}, {column.classes[int(counts.argmax())]!r} has {large:,} training rows and "
-            f"{column.classes[int(np.where(counts > 0, counts, counts.max()).argmin())]!r} {small:,}: {ratio:.0f} times "
+            f"{column.classes[int(np.where(counts > 0, counts, counts.max()).argmin())]!r} {small:,}: {ratio:.0f} "
+            "times "
             f"as many. Always naming the commonest class would be right in {large / counts.sum():.1%}",
             sure=0.95,
             evidence={"ratio": ratio, "counts": dict(zip(column.classes[:200], counts.tolist(), strict=False))},

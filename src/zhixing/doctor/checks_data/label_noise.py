@@ -104,8 +104,9 @@ def label_noise(case: Case) -> Iterator[Finding]:
             },
             rows=[
                 case.row(
-                    int(rows[i]), f"labelled {column.classes[codes[i]]}, {column.classes[int(probability[i].argmax())]} "
-                    f"by the other rows (probability of the label {probability[i, codes[i]]:.3f})",
+                    int(rows[i]),
+                    f"labelled {column.classes[codes[i]]}, {column.classes[int(probability[i].argmax())]} by the other "
+                    f"rows (probability of the label {probability[i, codes[i]]:.3f})",
                     show=next(iter(case.inputs)),
                 )
                 for i in worst[:SHOWN]

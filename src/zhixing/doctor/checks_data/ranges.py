@@ -46,7 +46,8 @@ def ranges(case: Case) -> Iterator[Finding]:
             scale = f"{column.role}s.{escaped(name)}.scale=quantile"
             yield Finding(
                 "ranges", "fault" if share > 0.005 or len(found.rows) >= 5 else "warning",
-                f"{len(found.rows):,} of {len(values):,} numbers in {what!r} are out of range ({found.what}; the middle "
+                f"{len(found.rows):,} of {len(values):,} numbers in {what!r} are out of range ({found.what}; the "
+                "middle "
                 f"one is {middle:.6g})",
                 sure=0.95 if len(found.rows) > 2 else 0.8,
                 evidence={"column": name, "rows": len(found.rows), "share": share, "median": middle,
@@ -55,7 +56,8 @@ def ranges(case: Case) -> Iterator[Finding]:
                     case.row(int(case.usable[i]), f"{what} is {values[i]:.6g}") for i in found.rows[:SHOWN]
                 ],
                 mend=Mend((scale,)) if column.role == "input" and column.scale != "quantile" else Mend(),
-                advice="Bring them to one unit, and leave cells empty where a value is missing; ranks (scale: quantile) "
+                advice="Bring them to one unit, and leave cells empty where a value is missing; ranks (scale: "
+                "quantile) "
                 "only soften it.",
             )  # fmt: skip
 
@@ -99,7 +101,7 @@ def apart(values: Values, known: Values) -> Values:
     width = high - low or (np.quantile(known, 0.95) - np.quantile(known, 0.05)) / 2.4
     scale = width or max(abs(middle), 1.0)
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(np.abs(values - middle) / scale)
+        return np.asarray(np.nan_to_num(np.abs(values - middle) / scale))
 
 
 def stand_in(values: Values, known: Values) -> Odd | None:

@@ -50,7 +50,7 @@ def sounds(case: Case) -> Iterator[Finding]:
                 sure=0.95,
                 evidence={"rows": len(found), "share": share, "kind": what.split(":")[0]},
                 rows=[
-                    case.row(int(rows[i]), f"level {power[i]:.1f} of 32768, {top[i]:.1%} of samples at the top", show=name)
+                    case.row(int(rows[i]), f"level {power[i]:.1f} of 32768, {top[i]:.1%} of it at the top", show=name)
                     for i in found[:SHOWN]
                 ],
                 advice=advice,

@@ -75,7 +75,8 @@ def cut_texts(case: Case) -> Iterator[Finding]:
         if limit >= 20 and share > 0.05 and len(broken) > 0.5 * len(at) and len(at) > 3 * (near + 1):
             yield Finding(
                 "cut_texts", "fault" if share > 0.2 else "warning",
-                f"{len(at):,} of {len(rows):,} texts in {name!r} ({share:.1%}) have exactly {limit} characters, the most "
+                f"{len(at):,} of {len(rows):,} texts in {name!r} ({share:.1%}) have exactly {limit} characters, the "
+                "most "
                 "that any has, and most of them end within a sentence: they were cut when they were stored",
                 sure=0.93,
                 evidence={"rows": len(at), "share": share, "characters": limit},

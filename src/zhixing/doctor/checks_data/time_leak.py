@@ -12,7 +12,7 @@ from ...columns.date import Date
 from ...data.split import times_of
 from ...errors import DataError
 from ..case import Case
-from ..finding import Finding, Mend, quoted
+from ..finding import Finding, Mend, Severity, quoted
 from .leak import targets_of
 
 __all__ = ["time_leak"]
@@ -33,19 +33,21 @@ def time_leak(case: Case) -> Iterator[Finding]:
         early = float((held < train.max()).mean())
         if early < 0.05:
             continue
+        mend = Mend(("data.split.by=time", f"data.split.column={quoted(name)}"))
         order = case.usable[np.argsort(times[case.usable], kind="stable")]
         for output in case.outputs:
             alike = likeness(case, output, order)
             error = 3 / len(order) ** 0.5
-            severity = "fault" if alike - error > FAULT else "warning" if alike - error > WARN else "note"
+            severity: Severity = "fault" if alike - error > FAULT else "warning" if alike - error > WARN else "note"
             yield Finding(
                 "time_leak", severity,
-                f"{early:.0%} of the held-out rows are older by {name!r} than the newest training row, and {output!r} is "
+                f"{early:.0%} of the held-out rows are older by {name!r} than the newest training row, and "
+                f"{output!r} is "
                 f"like its neighbour's in time (correlation {alike:.2f}): a model is told the future of what it is "
                 "tested on",
                 sure=0.92 if severity == "fault" else 0.7,
                 evidence={"column": name, "older": early, "likeness_of_neighbours": alike},
-                mend=Mend(("data.split.by=time", f"data.split.column={quoted(name)}")) if severity != "note" else Mend(),
+                mend=mend if severity != "note" else Mend(),
                 advice="Split by time, so that tested rows come after all that is learned from.",
             )  # fmt: skip
         return

@@ -13,7 +13,7 @@ from .one_batch import one_batch
 from .rate import rate
 from .repeatable import repeatable
 from .start import initial_loss, normalisation
-from .steps import crash, nonfinite
+from .steps import crash, nonfinite, overflow
 from .units import dead_units, saturated_units
 
 __all__ = ["LEARNING_CHECKS"]
@@ -28,22 +28,23 @@ LEARNING_CHECKS = (
     ),
     Check(
         "normalisation", "inputs far from mean 0 and deviation 1", normalisation,
-        STUCK | {"initial_loss", "flow", "nonfinite", "saturated_units"},
+        STUCK | {"initial_loss", "flow", "nonfinite", "overflow", "saturated_units"},
     ),
-    Check("crash", "the model cannot take a step", crash, STUCK | {"nonfinite"}),
+    Check("crash", "the model cannot take a step", crash, STUCK | {"nonfinite", "overflow"}),
     Check(
         "nonfinite", "values that are not finite", nonfinite,
-        STUCK | {"initial_loss", "flow", "saturated_units", "repeatable", "no_gradient"},
+        STUCK | {"overflow", "initial_loss", "flow", "saturated_units", "repeatable", "no_gradient"},
     ),
     Check("evaluation_mode", "evaluation in training mode", evaluation_mode, frozenset({"ignored"})),
     Check("repeatable", "equal runs that differ", repeatable),
-    Check("no_gradient", "parts that get no gradient", no_gradient, STUCK - {"dead_units", "ignored"}),
-    Check("ignored", "inputs without effect", ignored, frozenset({"one_batch", "rate", "no_gradient"})),
+    Check("no_gradient", "parts that get no gradient", no_gradient, frozenset({"one_batch", "updates", "fitting"})),
+    Check("ignored", "inputs without effect", ignored, frozenset({"one_batch", "no_gradient"})),
     Check("initial_loss", "the loss at the start beside theory", initial_loss, STUCK | {"flow", "saturated_units"}),
     Check("flow", "gradients by layer", flow, STUCK),
     Check("saturated_units", "units at their bounds", saturated_units, STUCK | {"flow"}),
-    Check("rate", "a learning-rate range test", rate, frozenset({"updates", "dead_units", "fitting", "nonfinite"})),
-    Check("updates", "the size of steps beside weights", updates, frozenset({"dead_units"})),
+    Check("rate", "a learning-rate range test", rate, frozenset({"overflow", "updates", "dead_units", "fitting"})),
+    Check("overflow", "values that do not stay finite", overflow, frozenset({"dead_units", "one_batch", "fitting"})),
+    Check("updates", "the size of steps beside weights", updates),
     Check(
         "dead_units", "units that say the same of every row", dead_units,
         frozenset({"one_batch", "fitting", "ignored", "no_gradient"}),

@@ -46,7 +46,8 @@ def fitting(case: Case) -> Iterator[Finding]:
         epochs = case.recipe.training.epochs
         yield Finding(
             "fitting", "warning",
-            f"under-fitting: the training loss was still falling at the end ({falling:.0%} of its whole fall was in the last fifth)",
+            f"under-fitting: the training loss was still falling at the end ({falling:.0%} of its whole fall was in "
+            "the last fifth)",
             sure=0.8, evidence={**evidence, "falling": falling}, curve=curve,
             mend=Mend((f"training.epochs={3 * epochs:g}",)),
             advice="Train longer, at a higher rate, or with a larger model.",

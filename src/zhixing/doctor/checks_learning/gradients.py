@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from ..case import Case
-from ..finding import Curve, Finding, Mend, escaped
+from ..finding import Curve, Finding, Mend, Severity, escaped
 
 __all__ = ["flow", "no_gradient", "updates"]
 
@@ -43,7 +43,11 @@ def no_gradient(case: Case) -> Iterator[Finding]:
             continue
         whole = len(without) == len(parameters)
         asked = len(frozen) == len(without)  # frozen by its maker, as a pretrained part may be
-        severity = "fault" if whole and not asked else "warning" if whole or (share > 0.3 and not asked) else "note"
+        severity: Severity
+        if asked:
+            severity = "warning" if whole else "note"
+        else:
+            severity = "fault" if share > 0.5 else "warning" if share > 0.3 else "note"
         how = "is frozen" if asked else "gets no gradient"
         yield Finding(
             "no_gradient", severity,
@@ -51,7 +55,8 @@ def no_gradient(case: Case) -> Iterator[Finding]:
                                  f"{path}{without[0]} on"),
             sure=0.99,
             evidence={"part": what, "parameters": without[:20], "share": share, "frozen": asked},
-            advice="Look for detach(), no_grad(), .data, argmax or round in its forward, or parameters that it does not "
+            advice="Look for detach(), no_grad(), .data, argmax or round in its forward, or parameters that it does "
+            "not "
             "use.",
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ def loading(case: Case) -> Iterator[Finding]:
             f"training waits for data for {waiting:.0%} of its time {where}",
             sure=0.9,
             evidence={"waiting": waiting, "measured": where},
-            curve=Curve(steps, [number(line.get("waiting")) for line in lines], "step", "share of time") if steps else None,
+            curve=Curve(steps, shares, "step", "share of time") if len(steps) == len(shares) and steps else None,
             advice="Put the cache on a local disk (ZHIXING_CACHE), or store smaller pictures (a smaller size).",
         )  # fmt: skip
     share = case.trial.augmenting / max(case.trial.seconds, 1e-9)

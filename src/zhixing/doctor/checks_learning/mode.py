@@ -45,7 +45,8 @@ def evaluation_mode(case: Case) -> Iterator[Finding]:
     elif alone > 1e-2 * size:
         yield Finding(
             "evaluation_mode", "fault",
-            f"in evaluation a row's prediction depends on the rows beside it: by up to {alone:.3g} (predictions are up to "
+            f"in evaluation a row's prediction depends on the rows beside it: by up to {alone:.3g} (predictions are "
+            "up to "
             f"{size:.3g})",
             sure=0.95,
             evidence={"difference": alone, "size": size, "modules_in_training": still_training(case)},

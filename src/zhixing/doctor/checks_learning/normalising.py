@@ -26,7 +26,8 @@ def batch_norm(case: Case) -> Iterator[Finding]:
     settings += [f"training.micro_batch={WISE}"] if training.micro_batch and training.micro_batch < FEW else []
     yield Finding(
         "batch_norm", "fault" if rows < 4 else "warning",
-        f"{len(layers)} layers normalise over batches of {rows} rows, of which mean and deviation are mostly chance; the "
+        f"{len(layers)} layers normalise over batches of {rows} rows, of which mean and deviation are mostly chance; "
+        "the "
         f"first is {layers[0]}",
         sure=0.95,
         evidence={"layers": layers[:20], "rows": rows},

@@ -45,6 +45,7 @@ def one_batch(case: Case) -> Iterator[Finding]:
         sure=0.8,
         evidence={"rows": len(rows), "start": start, "end": end},
         curve=Curve(list(range(len(trial.losses))), trial.losses, "step", "loss on one batch"),
-        advice="Look at what reaches the head: a part without gradient, an output that does not depend on the input, or "
+        advice="Look at what reaches the head: a part without gradient, an output that does not depend on the input, "
+        "or "
         "too small a model.",
     )  # fmt: skip

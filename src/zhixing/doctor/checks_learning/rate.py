@@ -10,6 +10,7 @@ from ..trial import Trial, run_trial
 
 __all__ = ["rate"]
 
+FEWEST = 12  # steps of a short run that something can be said from
 HIGH, LOW = 0.2, 200.0  # how many times as high as the recipe's rate the found one may be
 
 
@@ -19,7 +20,7 @@ def rate(case: Case) -> Iterator[Finding]:
     Too high: the loss grows, or much of it does on the way. Too low: it hardly falls, and at the found rate it does.
     """
     trial = case.trial
-    if trial.error or not trial.finite:
+    if trial.error or not trial.finite or len(trial.losses) < FEWEST:
         return
     search = case.found_rate
     found = search.steepest_rate
@@ -31,7 +32,8 @@ def rate(case: Case) -> Iterator[Finding]:
     if end > 1.3 * start + 0.05 or top > 4 * start + 1:
         yield Finding(
             "rate", "fault" if end > start else "warning",
-            f"at the learning rate {asked:.2g} the loss goes from {start:.4g} to {end:.4g} in {len(trial.losses)} steps "
+            f"at the learning rate {asked:.2g} the loss goes from {start:.4g} to {end:.4g} in {len(trial.losses)} "
+            "steps "
             f"(highest {top:.4g}): the rate is too high; a range test finds {found:.2g}",
             sure=0.9, evidence=evidence, curve=curve, mend=mend,
         )  # fmt: skip

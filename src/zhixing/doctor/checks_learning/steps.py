@@ -12,7 +12,7 @@ from ...training.surroundings import reproducible
 from ..case import Case
 from ..finding import Finding, Mend
 
-__all__ = ["crash", "nonfinite"]
+__all__ = ["crash", "nonfinite", "overflow"]
 
 
 def crash(case: Case) -> Iterator[Finding]:
@@ -28,31 +28,33 @@ def crash(case: Case) -> Iterator[Finding]:
 
 
 def nonfinite(case: Case) -> Iterator[Finding]:
-    """Losses or gradients that are not finite, and the first module that they come from, by its path.
-
-    Looked at are the first batches as the model starts, and the weights that the short run ended with.
-    """
-    for model, when in ((case.fresh(), "from the start"), (case.trial.model, f"within {len(case.trial.losses)} steps")):
-        culprit = culprit_of(case, model)
-        if culprit:
-            yield Finding(
-                "nonfinite", "fault",
-                f"values are not finite {when}: {culprit}",
-                sure=1.0 if when == "from the start" else 0.95,
-                evidence={"culprit": culprit, "skipped_steps": case.trial.skipped, "steps": len(case.trial.losses)},
-                mend=Mend(("training.clip=1.0",)) if when != "from the start" and not case.recipe.training.clip else Mend(),
-                advice="A division by zero, a logarithm or root of nothing, or an exponential: look at that module.",
-            )  # fmt: skip
-            return
-    if case.trial.skipped:
+    """Values that are not finite in the first batches, as the model starts: the first module that gives one."""
+    culprit = culprit_of(case, case.fresh())
+    if culprit:
         yield Finding(
-            "nonfinite", "fault" if case.trial.skipped > 2 else "warning",
-            f"{case.trial.skipped} of {len(case.trial.losses)} steps were not finite and were skipped",
-            sure=0.95,
-            evidence={"skipped_steps": case.trial.skipped, "steps": len(case.trial.losses)},
-            mend=Mend() if case.recipe.training.clip else Mend(("training.clip=1.0",)),
-            advice="Lower the learning rate, or look for extreme values.",
+            "nonfinite", "fault",
+            f"values are not finite from the start: {culprit}",
+            sure=1.0,
+            evidence={"culprit": culprit, "skipped_steps": case.trial.skipped, "steps": len(case.trial.losses)},
+            advice="A division by zero, a logarithm or root of nothing, or an exponential: look at that module.",
         )  # fmt: skip
+
+
+def overflow(case: Case) -> Iterator[Finding]:
+    """Values that are not finite after some steps: skipped ones, and the module that is first at the end."""
+    trial = case.trial
+    culprit = culprit_of(case, trial.model)
+    if not culprit and not trial.skipped:
+        return
+    yield Finding(
+        "overflow", "fault" if culprit or trial.skipped > 2 else "warning",
+        f"values are no longer finite within {len(trial.losses)} steps ({trial.skipped} were skipped)"
+        + (f": {culprit}" if culprit else ""),
+        sure=0.95,
+        evidence={"culprit": culprit, "skipped_steps": trial.skipped, "steps": len(trial.losses)},
+        mend=Mend() if case.recipe.training.clip else Mend(("training.clip=1.0",)),
+        advice="Lower the learning rate, or look for extreme values.",
+    )  # fmt: skip
 
 
 def culprit_of(case: Case, model: nn.Module) -> str:

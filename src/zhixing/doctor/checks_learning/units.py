@@ -15,6 +15,7 @@ from ...models.encoding import Encoding
 from ..case import Case
 from ..finding import Finding, Mend
 from ..trial import evaluated
+from .gradients import LAYERS
 
 __all__ = ["dead_units", "saturated_units"]
 
@@ -89,8 +90,11 @@ def dead_units(case: Case) -> Iterator[Finding]:
         return
     still, first = after.still(), before.still()
     worst = max(still, key=lambda name: still[name], default=None)
-    if worst is None or still[worst] < 0.3 or next(iter(still.values())) == 1.0:
-        return  # where the very first module says one thing, its input is not read: told of as such
+    if worst is None or still[worst] < 0.3:
+        return
+    constant = next((name for name, value in still.items() if value == 1.0), None)
+    if constant is not None and isinstance(after.kinds[constant], LAYERS):
+        return  # such a layer says one thing because it is given one: no fault of its units
     share = still[worst]
     early = first.get(worst, 0.0)
     rate = case.found_rate.steepest_rate
@@ -102,7 +106,8 @@ def dead_units(case: Case) -> Iterator[Finding]:
         evidence={"module": worst, "share": share, "at_the_start": early,
                   "modules": {name: round(value, 3) for name, value in still.items() if value > 0.3}},
         mend=Mend((f"training.optimizer.lr={rate:.2g}",)) if early < 0.5 * share and np.isfinite(rate) else Mend(),
-        advice="Dead from the start: first biases or weights that drive units to one side. Dead later: too high a rate.",
+        advice="Dead from the start: first biases or weights that drive units to one side. Dead later: too high a "
+        "rate.",
     )  # fmt: skip
 
 
@@ -117,10 +122,11 @@ def saturated_units(case: Case) -> Iterator[Finding]:
         return
     yield Finding(
         "saturated_units", "fault" if shares[worst] > 0.9 else "warning" if shares[worst] > 0.6 else "note",
-        f"{shares[worst]:.0%} of what {worst} ({type(seen.kinds[worst]).__name__}) gives lies at its bounds, where it has "
+        f"{shares[worst]:.0%} of what {worst} ({type(seen.kinds[worst]).__name__}) gives lies at its bounds, where "
+        "it has "
         "no slope",
         sure=0.9,
-        evidence={"module": worst, "share": shares[worst], "modules": {name: round(x, 3) for name, x in shares.items()}},
+        evidence={"module": worst, "share": shares[worst], "modules": shares},
         mend=Mend(("training.initialisation=xavier",)) if case.recipe.training.initialisation != "xavier" else Mend(),
         advice="Smaller first weights, or standardised inputs.",
     )  # fmt: skip

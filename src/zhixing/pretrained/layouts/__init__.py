@@ -10,13 +10,14 @@ from .gpt2 import GPT2
 from .layout import Layout, Part, Plan, Role
 from .llama import Llama
 from .resnet import ResNet, TorchResNet
+from .t5 import T5
 from .vit import TimmViT, ViT
 from .whisper import Whisper
 
 __all__ = ["LAYOUTS", "Layout", "Part", "Plan", "Role", "layout_of"]
 
 FAMILIES: tuple[type[Layout], ...] = (
-    Bert, Roberta, DistilBert, GPT2, Llama, Whisper,
+    Bert, Roberta, DistilBert, GPT2, Llama, T5, Whisper,
     ViT, TimmViT, ResNet, TorchResNet, EfficientNet, TimmEfficientNet, PortedEfficientNet,
 )  # fmt: skip
 LAYOUTS: dict[str, type[Layout]] = {kind: family for family in FAMILIES for kind in family.kinds}

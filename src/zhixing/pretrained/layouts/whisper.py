@@ -89,7 +89,8 @@ class Whisper(Layout):
 
     def decoder(self) -> Plan:
         fixed = {**self.blocks("decoder"), "tie": True, "join": "cross"}
-        return Plan("transformer", fixed, {"dropout": float(self.config.get("dropout", 0.0))}, TEXT)
+        chosen = {"dropout": float(self.config.get("dropout", 0.0))}
+        return Plan("transformer", fixed, chosen, TEXT, {"search": {"beams": 5}})  # as its own command has it
 
     def positions(self) -> int:
         return self.number("max_target_positions") - 3

@@ -16,14 +16,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch._subclasses.fake_tensor import UnsupportedOperatorException as Unsupported
 from torch.overrides import TorchFunctionMode
 
 from ...columns import Column
 from ...data.batches import Batch, ColumnBatch
-from ...layers.recurrent import CellWeights, gru_step, rnn_step
+from ...layers.recurrent import CellWeights, gru_step, lstm_step, rnn_step
 from ...model import Model
 from ...recipe import Recipe
 from ...run import build_model
@@ -261,8 +261,9 @@ def layers_of(model: Model, flops: Mapping[str, int]) -> list[Layer]:
 
 
 class AllSteps(TorchFunctionMode):
-    """torch works GRU and Elman's network through step by step, some dozen operations each. Here all steps of a layer
-    are one step of as many rows: the same operations on the same numbers of numbers, in no time."""
+    """torch works GRU and Elman's network through step by step, some dozen operations each, and does not say what its
+    kernel for LSTM keeps. Here all steps of a layer are one step of as many rows: the same operations on as many
+    numbers, in no time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         cell = CELLS.get(getattr(func, "__name__", ""))
@@ -273,7 +274,18 @@ class AllSteps(TorchFunctionMode):
             own = CellWeights(*weights[4 * layer : 4 * layer + 4])
             before = torch.zeros(states.shape[:2].numel(), own.state.shape[1], requires_grad=True)
             states = cell(states.flatten(0, 1), before, own).view(*states.shape[:2], -1)
-        return states, state
+        return (states, *state) if isinstance(state, tuple) else (states, state)
 
 
-CELLS = {"gru": gru_step, "rnn_tanh": rnn_step}
+def lstm_cell(x_BF: Tensor, h_BD: Tensor, weights: CellWeights) -> Tensor:
+    """Both states start from the same numbers. Beside its results the CPU's kernel keeps a workspace for the way back,
+    whose size was found by trying widths and numbers of features (torch 2.13): right to about a tenth."""
+    width = -(-h_BD.shape[1] // 16) * 16
+    out = lstm_step(x_BF, h_BD, h_BD, weights)[0]
+    workspace = torch.zeros(len(x_BF), 6 * max(x_BF.shape[1], width) + 4 * width)
+    assert out.grad_fn is not None
+    out.grad_fn.metadata["workspace"] = workspace  # type: ignore[index]  # there until the graph is let go
+    return out
+
+
+CELLS = {"gru": gru_step, "lstm": lstm_cell, "rnn_tanh": rnn_step}

@@ -109,7 +109,9 @@ def estimate(
     start += LEAVING
     start[0] += (age or 0.0) - began[0]
     prepared_peak, held = peak_bytes(), resident_bytes()
+    thinking = clock()
     dry = plan.dry()
+    start += clock() - thinking  # a run does the same, for its report
     rate = rates(device)
     room = device_free(device)
     seen: Rehearsal | None = None

@@ -130,7 +130,8 @@ def changes(
     # Operations are the same whatever the batch is cut into, and in an epoch whatever its size.
     part = plan.recipe.training.micro_batch or rows
     out += [
-        (f"accumulate over {count} parts", activations(-(-part // count)) - dry.activations, seconds)
+        # Of the second part what is saved lives beside all gradients of the first.
+        (f"accumulate over {count} parts", dry.saved * -(-part // count) // part - dry.activations, seconds)
         for count in (2, 4)
         if part >= count
     ]
