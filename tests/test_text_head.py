@@ -544,6 +544,11 @@ def test_decoders_that_read_an_input_say_so(kind: str) -> None:
         head_of(kind, 0)
 
 
+def test_ctc_has_nothing_to_search() -> None:
+    with pytest.raises(UsageError, match="nothing to search"):
+        TextHead(WIDTH, letters(), decoder=settings_of(DECODERS["ctc"], name="ctc")(), search=Search(beams=4))
+
+
 def test_learned_places_leave_none_for_a_prefix() -> None:
     with pytest.raises(UsageError, match=r"learned positions.*Choose positions"):
         TransformerDecoder(WIDTH, V, 12, join="prefix", positions="learned")

@@ -48,6 +48,12 @@ class TextHead(Head):
         lead = column.lead()
         self.decoder: Decoder = DECODERS[name](width, column.spec().vocabulary, length + len(lead), **settings)
         self.forced, self.goal = self.decoder.forced, self.decoder.goal  # type: ignore[misc]
+        if isinstance(self.decoder, CTC) and search != Search():
+            raise UsageError(
+                "ctc takes the likeliest token of each step and has nothing to search",
+                place="search",
+                mend="Leave it out, or take the transformer decoder.",
+            )
         self.search, self.most = search, search.most or length
         if isinstance(self.decoder, Forced) and (token_bytes := column.token_bytes()) is not None:
             self.decoder.count_bytes(torch.tensor(token_bytes, dtype=torch.float32))

@@ -55,7 +55,7 @@ def fifth_bits(blocks: Blocks, start: int) -> NDArray[np.uint8]:
 
 def plain(kind: str) -> Callable[[Blocks], Floats]:
     def decode(blocks: Blocks) -> Floats:
-        return np.asarray(np.ascontiguousarray(blocks).view(kind), np.float32)
+        return np.array(np.ascontiguousarray(blocks).view(kind), np.float32)  # a copy: the file cannot be written to
 
     return decode
 
