@@ -42,7 +42,7 @@ def judge(setup: Setup, folder: Path) -> tuple[bool, Diagnosis]:
 
 def suite(words: list[str]) -> None:
     counts = {"broken": [0, 0], "healthy": [0, 0]}
-    started = time.perf_counter()
+    started, work = time.perf_counter(), time.process_time()
     for setup in [*BROKEN, *HEALTHY]:
         kind = "healthy" if setup.healthy else "broken"
         if words and not any(word in f"{kind} {setup.name}" for word in words):
@@ -63,7 +63,7 @@ def suite(words: list[str]) -> None:
     print(json.dumps({
         "broken_named_first": counts["broken"][0], "broken": counts["broken"][1],
         "healthy_without_alarm": counts["healthy"][0], "healthy": counts["healthy"][1],
-        "seconds": round(time.perf_counter() - started),
+        "seconds": round(time.perf_counter() - started), "processor_seconds": round(time.process_time() - work),
     }))  # fmt: skip
 
 

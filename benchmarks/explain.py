@@ -265,7 +265,7 @@ def beside_captum(run: zx.Run, rows: Rows) -> dict[str, float]:
         ),
     }  # fmt: skip
     return {
-        name: float(f"{float((ours - theirs).abs().max() / theirs.abs().max()):.1e}")
+        name: float(f"{float((ours - theirs).detach().abs().max() / theirs.detach().abs().max()):.1e}")
         for name, (ours, theirs) in pairs.items()
     }
 

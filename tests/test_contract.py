@@ -155,7 +155,9 @@ def made(kind: str, encoder: str, head: str, seed: int = 0) -> tuple[Model, Batc
 
 def fits(encoder: str, head: str) -> bool:
     """Labels stand beside tokens that an encoder reads one by one."""
-    return head != "labels" or (bool(ENCODERS[encoder].accepts & {"tokens", "sequence"}) and encoder != "conformer")
+    return head != "labels" or (
+        bool(ENCODERS[encoder].accepts & {"tokens", "sequence"}) and encoder not in ("conformer", "whisper")
+    )
 
 
 PAIRS = [(kind, encoder) for kind in COLUMNS for encoder in encoders_for(COLUMNS[kind].kind)]

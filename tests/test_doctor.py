@@ -362,6 +362,8 @@ def test_the_command_writes_the_mended_recipe(tmp_path: Path) -> None:
         "--fix-to",
         str(target),
         "--json",
+        "--check",
+        "constant",
         "--set",
         "inputs.country.type=category",
     ]

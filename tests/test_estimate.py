@@ -43,6 +43,8 @@ def parts_of(kind: str, encoder: str, head: str, **training: Any) -> tuple[Recip
     columns, _ = ready(kind, 32) if kind == "image" else ready(kind)
     plain = recipe_of(kind, encoder, (head,)).plain()
     plain["training"] |= training
+    if head == "text ctc":  # it has nothing to search
+        del plain["outputs"]["text_out"]["search"]
     recipe = Recipe(plain)
     return recipe, {name: columns[name] for name in (*recipe.inputs, *recipe.outputs)}
 
@@ -145,7 +147,7 @@ def test_bytes_that_live(sizes: list[int]) -> None:
 
 def test_in_parts_and_recomputed_less_is_kept_at_a_time() -> None:
     plain = recipe_of("text", "gru", ("text transformer",)).plain()
-    plain["outputs"]["text_out"]["decoder"] |= {"width": 32, "depth": 6, "heads": 2}
+    plain["outputs"]["text_out"]["decoder"] |= {"width": 32, "depth": 3, "heads": 2}
     plain["training"]["precision"] = "fp32"
     columns, _ = ready("text")
     recipe = Recipe(plain)
@@ -279,7 +281,7 @@ def test_a_model_that_does_not_fit_is_told_of_and_not_built(table: Path, monkeyp
     monkeypatch.setattr(machine, "host_free", lambda: 1000)
     monkeypatch.setattr("zhixing.verbs.estimate.estimate.host_free", lambda: 1000)
     monkeypatch.setattr("zhixing.verbs.estimate.estimate.device_free", lambda device: 1000)
-    monkeypatch.setattr("zhixing.verbs.estimate.estimate.build", None)  # it must not be called
+    monkeypatch.setattr("zhixing.verbs.estimate.scene.build", None)  # it must not be called
     told = estimate(str(table), {}, device=CPU, console=QUIET)
     assert told["memory"]["fits"] is False
     assert told["largest_batch"] < told["batch_rows"]

@@ -27,10 +27,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> zx.Run:
     return zx.train(data, target=["label", "marks"], epochs=1, out=tmp_path_factory.mktemp("runs") / "r")
 
 
-def answers(run: zx.Run, cells: dict[str, Any], **options: Any) -> tuple[pa.Table, list[Any]]:
+def answers(
+    run: zx.Run, cells: dict[str, Any], *, probabilities: bool = False, **options: Any
+) -> tuple[pa.Table, list[Any]]:
     table = zx.open_source({name: pa.array(values) for name, values in cells.items()}, name="asked")
-    wanted = verb.Wanted(**options)
-    return verb.predict_table(run.settings, run.fitted, run.model, table, device=torch.device("cpu"), wanted=wanted)
+    return verb.predict_table(
+        run.settings,
+        run.fitted,
+        run.model,
+        table,
+        device=torch.device("cpu"),
+        wanted=verb.Wanted(probabilities),
+        **options,
+    )
 
 
 @pytest.fixture

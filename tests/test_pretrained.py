@@ -15,15 +15,18 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from zhixing.columns.audio import Audio
 from zhixing.columns.text import Text
+from zhixing.columns.tokenizer_published import Published
+from zhixing.errors import RecipeError, UsageError
 from zhixing.heads.text import TextHead
 from zhixing.model import blank_encoding
 from zhixing.models import ENCODERS, Spec
-from zhixing.pretrained import PublishedModel, open_model
+from zhixing.pretrained import PublishedModel, open_model, untrained
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -94,6 +97,19 @@ DECODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)),
     "llama-tied": lambda: transformers.LlamaForCausalLM(
         transformers.LlamaConfig(**LLAMA, tie_word_embeddings=True, rope_theta=500.0)
+    ),
+    "llama-3.1": lambda: transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            **LLAMA,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 30.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+        )
     ),
     "mistral": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(**LLAMA, head_dim=6)),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**LLAMA)),
@@ -241,7 +257,7 @@ PAIRS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
             pad_token_id=1,
             eos_token_id=1,
             bos_token_id=1,
-        )  # fmt: skip
+        )
     ),
 }
 
@@ -285,6 +301,33 @@ def test_pairs_of_stacks_give_the_published_scores(name: str, tmp_path: Path) ->
     assert int(said[0]) == int(scores[3, 3:].argmax()) + 3
 
 
+def test_a_model_of_several_languages_writes_the_one_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zhixing.pretrained.layouts.whisper.MULTILINGUAL", 10)  # tokens from which on it knows several
+    folder = save(PAIRS["whisper"](), tmp_path)
+    special = ["<pad>", "</s>", "<unk>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|transcribe|>"]
+    byte_tokenizer([*special, "<|notimestamps|>"]).save(str(folder / "tokenizer.json"))
+
+    def leads(**more: str) -> list[int]:
+        decoder = {"name": str(folder), **more}
+        raw = {"inputs": {"audio": {"type": "audio", "encoder": str(folder)}},
+               "outputs": {"text": {"type": "text", "length": 9, "decoder": decoder}}}  # fmt: skip
+        _, columns, _ = untrained(raw)
+        text = columns["text"]
+        assert isinstance(text, Text)
+        assert isinstance(text.codec, Published)
+        return text.codec.order[list(text.lead())].tolist()
+
+    assert leads() == [4, 6, 7]
+    assert leads(language="zh") == [5, 6, 7]
+    with pytest.raises(UsageError, match=r"lacks one of <\|fr\|>"):
+        leads(language="fr")
+    monkeypatch.setattr("zhixing.pretrained.layouts.whisper.MULTILINGUAL", 10_000)
+    with pytest.raises(RecipeError, match=r"outputs.text.decoder.language: a model of type whisper takes none"):
+        leads(language="zh")
+
+
 # Pictures
 
 VISION: dict[str, Callable[[], transformers.PreTrainedModel]] = {
@@ -319,3 +362,85 @@ def test_readers_of_pictures_give_the_published_features(name: str, tmp_path: Pa
         scale = expected.abs().max()
         compare(encoding.tokens / scale, expected.flatten(2).transpose(1, 2) / scale)
         compare(encoding.pooled / scale, expected.mean((2, 3)) / scale)
+
+
+# Names of torchvision and timm, written here from our own networks by rules of their own
+
+
+def as_torchvision(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {}
+    for name, value in own.items():
+        parts = name.split(".")
+        kind, last = ("conv" if parts[-2] == "convolution" else "bn"), parts[-1]
+        if parts[0] == "stem":
+            out[f"{kind}1.{last}"] = value
+            continue
+        base = f"layer{int(parts[1]) // 2 + 1}.{int(parts[1]) % 2}"
+        if parts[2] == "shortcut":
+            out[f"{base}.downsample.{int(kind == 'bn')}.{last}"] = value
+        else:
+            out[f"{base}.{kind}{int(parts[3]) + 1}.{last}"] = value
+    return {**out, "fc.weight": torch.zeros(3, 512), "fc.bias": torch.zeros(3)}
+
+
+def as_timm_transformer(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {
+        "cls_token": own["cls"],
+        "pos_embed": own["blocks.positions.table.weight"][None],
+        **{f"patch_embed.proj.{last}": own[f"patches.{last}"] for last in ("weight", "bias")},
+        **{f"norm.{last}": own[f"blocks.norm.{last}"] for last in ("weight", "bias")},
+        "head.weight": torch.zeros(3, 192),
+    }
+    modules = {"attention.norm": "norm1", "attention.branch.out": "attn.proj", "feed_forward.norm": "norm2",
+               "feed_forward.branch.up": "mlp.fc1", "feed_forward.branch.down": "mlp.fc2"}  # fmt: skip
+    for block in range(12):
+        for last in ("weight", "bias"):
+            three = [own[f"blocks.blocks.{block}.attention.branch.{part}.{last}"] for part in ("query", "key", "value")]
+            out[f"blocks.{block}.attn.qkv.{last}"] = torch.cat(three)
+            for ours, theirs_ in modules.items():
+                out[f"blocks.{block}.{theirs_}.{last}"] = own[f"blocks.blocks.{block}.{ours}.{last}"]
+    return out
+
+
+def as_timm_efficientnet(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    places = [(stage, i) for stage, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for i in range(count)]
+    ends = {"stem.convolution": "conv_stem", "stem.norm": "bn1", "top.convolution": "conv_head", "top.norm": "bn2"}
+    wide = {"expand.convolution": "conv_pw", "expand.norm": "bn1", "depthwise.convolution": "conv_dw",
+            "depthwise.norm": "bn2", "project.convolution": "conv_pwl", "project.norm": "bn3",
+            "excite.reduce": "se.conv_reduce", "excite.expand": "se.conv_expand"}  # fmt: skip
+    narrow = {**wide, "depthwise.norm": "bn1", "project.convolution": "conv_pw", "project.norm": "bn2"}
+    out = {"classifier.weight": torch.zeros(3, 1280)}
+    for name, value in own.items():
+        module, _, last = name.rpartition(".")
+        if module in ends:
+            out[f"{ends[module]}.{last}"] = value
+            continue
+        number, _, part = module.removeprefix("blocks.").partition(".")
+        stage, i = places[int(number)]
+        out[f"blocks.{stage}.{i}.{(wide if stage else narrow)[part]}.{last}"] = value
+    return out
+
+
+NAMED: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
+    "resnet18": as_torchvision,
+    "vit_tiny_patch16_224": as_timm_transformer,
+    "tf_efficientnet_b0": as_timm_efficientnet,
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@torch.no_grad()
+def test_names_of_other_libraries_are_read(name: str, tmp_path: Path) -> None:
+    told = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3], "input_size": [3, 224, 224]}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": name, "pretrained_cfg": told}), "utf-8")
+    save_file({"none": torch.zeros(1)}, tmp_path / "model.safetensors")
+    plan = open_model(tmp_path).plan("encoder")
+    assert plan.column["statistics"] == {"mean": [127.5, 102.0, 76.5], "std": [25.5, 51.0, 76.5]}
+    assert {**plan.suggested, **plan.column}["size"] == 224
+    made = [ENCODERS[plan.name](Spec("image", (3, 224, 224)), **plan.fixed).eval() for _ in range(2)]
+    assert not torch.equal(next(made[0].parameters()), next(made[1].parameters()))
+    weights = NAMED[name](made[0].state_dict())
+    save_file({key: value.contiguous() for key, value in weights.items()}, tmp_path / "model.safetensors")
+    open_model(tmp_path).fill("encoder", made[1])
+    picture = torch.randn(1, 3, 224, 224)
+    assert torch.equal(made[0](picture).pooled, made[1](picture).pooled)

@@ -31,7 +31,6 @@ from zhixing.tune.page import importances, render
 from zhixing.tune.search import Ask, Crew, go_on, tune
 from zhixing.tune.study import Study, best_of
 from zhixing.tune.trial import Workshop, train_to
-from zhixing.tune.workers import ray_workers
 from zhixing.verbs.train import train
 
 RECIPE: dict[str, Any] = {
@@ -277,7 +276,10 @@ def test_several_processes_share_a_study(table: Path, tmp_path: Path) -> None:
         log = (tmp_path / f"s/trials/{one.number:03}/metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in log if '"validation"' in line]
         assert steps == sorted(set(steps))
-    workers = {json.loads(line)["worker_id"].rsplit("-", 1)[0] for line in (tmp_path / "s/journal.log").open()}
+    workers = {
+        json.loads(line)["worker_id"].rsplit("-", 1)[0]
+        for line in (tmp_path / "s/journal.log").read_text().splitlines()
+    }
     assert len(workers) >= 3
 
 
@@ -390,10 +392,11 @@ def test_what_is_no_study_is_told(tmp_path: Path) -> None:
         go_on(tmp_path, device="cpu")
 
 
-def test_without_ray_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_its_extra_is_named(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"zhixing\[cluster\]"):
-        ray_workers(tmp_path, 2, device="cpu", seconds=None)
+        tune(str(table), raw(), SMALL, crew=Crew(cluster="ray"), out=tmp_path / "s", device="cpu")
+    assert not (tmp_path / "s").exists()
 
 
 class Page(HTMLParser):

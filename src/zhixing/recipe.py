@@ -126,6 +126,7 @@ class Pretrained(Settings):
     source: Annotated[str, Field(description="its folder or file, or its name on the hub")]
     sha256: Annotated[str, Field(description="of its files")]
     allow_pickle: Annotated[bool, Field(description="read a pickle too, with weights_only")] = False
+    language: Annotated[str | None, Field(description="that it writes, as en or zh, where it knows several")] = None
 
 
 PRETRAINED = Field(default=None, description="the weights that it starts from; open: none")

@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 import transformers
-from published.sides import DEPTH, HEADS, HIDDEN, LENGTH, WIDTH, WORDS, Ours, Tensors, padded, stack
+from published.sides import DEPTH, HEADS, HIDDEN, LENGTH, WIDTH, WORDS, Ours, Tensors, padded, parts, stack
 from torch import Tensor, nn
 
 from zhixing.layers.transformer import PRESETS
 from zhixing.models import Spec
 from zhixing.models.vit import ViT
+from zhixing.pretrained.layouts import bert, gpt2, llama
 
 SIZE, PATCH = 12, 4  # of a picture and its squares
 
@@ -51,12 +52,8 @@ class GPT2(Reader):
         "transformer.wpe": "stack.positions.table",
         "transformer.ln_f": "stack.norm",
         "transformer.h": "stack.blocks",
-        "ln_1": "attention.norm",
-        "ln_2": "feed_forward.norm",
-        "attn.c_proj": "attention.branch.out",
+        **parts(gpt2.STACK),
         "attn": "attention.branch",
-        "mlp.c_fc": "feed_forward.branch.up",
-        "mlp.c_proj": "feed_forward.branch.down",
     }
 
     @staticmethod
@@ -87,15 +84,7 @@ class Llama(Reader):
         "model.norm": "stack.norm",
         "model.layers": "stack.blocks",
         "lm_head": "head",
-        "input_layernorm": "attention.norm",
-        "post_attention_layernorm": "feed_forward.norm",
-        "self_attn.q_proj": "attention.branch.query",
-        "self_attn.k_proj": "attention.branch.key",
-        "self_attn.v_proj": "attention.branch.value",
-        "self_attn.o_proj": "attention.branch.out",
-        "mlp.gate_proj": "feed_forward.branch.gate",
-        "mlp.up_proj": "feed_forward.branch.up",
-        "mlp.down_proj": "feed_forward.branch.down",
+        **parts(llama.STACK),
     }
 
     def __init__(self) -> None:
@@ -126,12 +115,7 @@ class Bert(Reader):
         "embeddings.position_embeddings": "stack.positions.table",
         "embeddings.LayerNorm": "stack.norm_input",
         "encoder.layer": "stack.blocks",
-        "attention.self": "attention.branch",
-        "attention.output.dense": "attention.branch.out",
-        "attention.output.LayerNorm": "attention.norm",
-        "intermediate.dense": "feed_forward.branch.up",
-        "output.dense": "feed_forward.branch.down",
-        "output.LayerNorm": "feed_forward.norm",
+        **parts(bert.Bert.encoder_names),
         "pooler.dense": "pooler",
     }
 

@@ -7,7 +7,7 @@ not one of our layers (tables of words, entrances, scores) is plain torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor, nn
 
 from zhixing.layers.transformer import PRESETS, Transformer, TransformerSettings
+from zhixing.pretrained.layouts import Part
 
 WORDS, WIDTH, HEADS, HIDDEN, DEPTH, LENGTH = 23, 16, 4, 24, 2, 12
 
@@ -39,6 +40,12 @@ def padded(texts: Sequence[Tensor], left: bool = False) -> tuple[Tensor, Tensor]
         where = slice(most - len(text), most) if left else slice(len(text))
         words[row, where], real[row, where] = text, True
     return words, real
+
+
+def parts(table: Mapping[str, str | Part]) -> dict[str, str]:
+    """What stands behind the number of a block in a table of the package, theirs to ours."""
+    pairs = [(theirs, ours) for ours, theirs in table.items() if isinstance(theirs, str) and "{n}." in theirs]
+    return {theirs.partition("{n}.")[2]: ours.partition("{n}.")[2] for theirs, ours in pairs}
 
 
 class Ours(nn.Module):

@@ -8,17 +8,15 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 import transformers
-from published.sides import DEPTH, HEADS, HIDDEN, LENGTH, WIDTH, WORDS, Ours, Tensors, padded, stack
+from published.sides import DEPTH, HEADS, HIDDEN, LENGTH, WIDTH, WORDS, Ours, Tensors, padded, parts, stack
 from torch import Tensor, nn
 
 from zhixing.layers.positions import Sinusoidal
+from zhixing.pretrained.layouts import t5, whisper
 
 MELS = 5  # bands of a sound
 
 PARTS = {
-    "self_attn_layer_norm": "attention.norm",
-    "encoder_attn_layer_norm": "cross.norm",
-    "final_layer_norm": "feed_forward.norm",
     "model.encoder.layer_norm": "encoder.norm",
     "model.decoder.layer_norm": "decoder.norm",
     "model.encoder.layernorm_embedding": "encoder.norm_input",
@@ -28,16 +26,7 @@ PARTS = {
     "model.encoder.layers": "encoder.blocks",
     "model.decoder.layers": "decoder.blocks",
     "model.shared": "words",
-    "self_attn.q_proj": "attention.branch.query",
-    "self_attn.k_proj": "attention.branch.key",
-    "self_attn.v_proj": "attention.branch.value",
-    "self_attn.out_proj": "attention.branch.out",
-    "encoder_attn.q_proj": "cross.branch.query",
-    "encoder_attn.k_proj": "cross.branch.key",
-    "encoder_attn.v_proj": "cross.branch.value",
-    "encoder_attn.out_proj": "cross.branch.out",
-    "fc1": "feed_forward.branch.up",
-    "fc2": "feed_forward.branch.down",
+    **{theirs: ours for ours, theirs in whisper.BLOCK.items()},
 }
 SIZES = {
     "d_model": WIDTH, "encoder_layers": DEPTH, "decoder_layers": DEPTH, "encoder_attention_heads": HEADS,
@@ -126,19 +115,8 @@ class T5(Translator):
         "shared": "words",
         "coder.block.0.layer.0.SelfAttention.relative_attention_bias": "coder.positions.table",
         "coder.block": "coder.blocks",
-        "layer.0.SelfAttention.q": "attention.branch.query",
-        "layer.0.SelfAttention.k": "attention.branch.key",
-        "layer.0.SelfAttention.v": "attention.branch.value",
-        "layer.0.SelfAttention.o": "attention.branch.out",
-        "layer.0.layer_norm": "attention.norm",
-        "layer.1.EncDecAttention.q": "cross.branch.query",
-        "layer.1.EncDecAttention.k": "cross.branch.key",
-        "layer.1.EncDecAttention.v": "cross.branch.value",
-        "layer.1.EncDecAttention.o": "cross.branch.out",
-        "layer.1.layer_norm": "cross.norm",
+        **parts(t5.block("decoder", 2)),
         "layer.2.DenseReluDense.wi": "feed_forward.branch.up",
-        "layer.2.DenseReluDense.wo": "feed_forward.branch.down",
-        "layer.2.layer_norm": "feed_forward.norm",
         "final_layer_norm": "norm",
     }
 

@@ -54,8 +54,10 @@ Side = Annotated[int, Field(ge=1, le=8192)]
 class Moments(Settings):
     """What is subtracted and divided in each channel, for values from 0 to 255."""
 
-    mean: Annotated[list[float], Field(min_length=1, max_length=3)]
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
+    mean: Annotated[list[float], Field(min_length=1, max_length=3, description="subtracted, a number a channel")]
+    std: Annotated[
+        list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3, description="divided by, likewise")
+    ]
 
 
 class Standardise(Stem):

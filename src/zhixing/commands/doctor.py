@@ -51,7 +51,7 @@ def doctor(
         show.keep(Path(subject), content)
     if mend or fix_to is not None:
         fixed = fix(found.recipe, found.findings)
-        path = fix_to or Path(f"{Path(subject).name.removesuffix('.yaml').removesuffix('.yml')}.fixed.yaml")
+        path = fix_to or Path(f"{Path(subject).stem}.fixed.yaml")
         content["fixed"] = {
             "recipe": str(write_fixed(fixed, path)) if fixed.done else None,
             "done": fixed.done,

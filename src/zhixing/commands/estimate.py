@@ -14,7 +14,7 @@ __all__ = ["estimate"]
 
 
 @click.command(cls=SetCommand)
-@click.argument("subject")
+@click.argument("subject", required=False)
 @recipe_flags
 @click.option("--no-trial", is_flag=True, help="Take no steps: tell the time from operations alone.")
 @click.option("--watts", type=click.FloatRange(min=0, min_open=True), help="Drawn while training; else a stated model.")
@@ -23,7 +23,7 @@ __all__ = ["estimate"]
 @device
 @as_json
 def estimate(
-    subject: str,
+    subject: str | None,
     no_trial: bool,
     watts: float | None,
     price: float | None,
@@ -35,15 +35,15 @@ def estimate(
 ) -> None:
     """Say what training on SUBJECT will take, before anything is trained: memory, time, energy, the largest batch.
 
-    SUBJECT is a recipe's file, data (with --recipe or --set), or a run, whose recipe is then taken.
+    SUBJECT is a recipe's file, data, or a run, whose recipe is then taken; without one, the source that --recipe names.
     """
     from ..api import source_of
     from ..training.surroundings import torch_device
     from ..verbs.estimate.estimate import estimate as estimate_verb
     from ..verbs.estimate.table import show
 
-    data: str | None = subject
-    if Path(subject).suffix in (".yaml", ".yml"):
+    data = subject
+    if subject is not None and Path(subject).suffix in (".yaml", ".yml"):
         if flags["recipe"]:
             raise click.UsageError(f"{subject} is a recipe, so --recipe cannot be given with it")
         flags["recipe"], data = subject, None

@@ -189,7 +189,7 @@ def case_of_run(
     path: Path,
     *,
     source: Any = None,
-    encoder: Mapping[str, nn.Module] | None = None,
+    encoder: nn.Module | Mapping[str, nn.Module] | None = None,
     device: str = "auto",
     console: Console | None = None,
 ) -> Case:
@@ -198,4 +198,7 @@ def case_of_run(
     table = recipes.reshaped(open_source(own_source(recipe) if source is None else source), recipe.plain())
     files = read_run(path)
     log = {"training": files.training, "validation": files.validation, "timings": files.timings}
+    if isinstance(encoder, nn.Module):  # for the one input whose encoder came from Python
+        own = [name for name, settings in recipe.inputs.items() if settings.encoder.name == "custom"]
+        encoder = {own[0]: encoder} if own else {}
     return assembled(recipe, table, encoder or {}, device, console or Console(quiet=True), log)

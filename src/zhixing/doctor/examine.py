@@ -77,7 +77,7 @@ def examine(
         diagnosis.findings[0].found
     """
     if isinstance(subject, str | Path) and (Path(subject) / "recipe.yaml").is_file():
-        modules = encoder if isinstance(encoder, Mapping) else None
+        modules = encoder if isinstance(encoder, Mapping | nn.Module) else None
         case = case_of_run(Path(subject), source=data, encoder=modules, device=device, console=console)
     else:
         case = case_of_data(subject, recipe or {}, encoder=encoder, device=device, console=console)

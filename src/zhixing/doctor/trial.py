@@ -17,22 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..columns.augment import AUGMENTS
+from ..columns.column import Ragged
 from ..data.batches import Batch, Batches, ColumnBatch, Order
 from ..errors import TrainingError
 from ..model import Model
 from ..training.loop import Hooks, Loop, Options
 from ..training.optimizers import OPTIMIZERS
 from ..training.precision import Precision
-from ..training.rate_finder import Rising, find_rate, steepest
+from ..training.rate_finder import Rising, steepest
 from ..training.schedules import SCHEDULES
 from ..training.surroundings import reproducible
 
 if TYPE_CHECKING:
     from .case import Case
 
-__all__ = ["Trial", "evaluated", "mean_loss", "run_trial", "smallest_batch"]
+__all__ = ["Trial", "batch_for", "evaluated", "mean_loss", "run_trial"]
 
 STEPS, ROWS, BATCH, SECONDS = 48, 4096, 64, 10.0  # of a trial: at most so many of each
+TOKENS = 8192  # of a step, at most
 EXACT = Precision("fp32", "short runs are computed in float32")
 
 
@@ -77,9 +79,16 @@ class Trial:
         return steepest(np.array(self.rates), losses)
 
 
-def smallest_batch(case: Case, rows: int) -> int:
-    """The recipe's batch size up to 64, where so many rows allow for a handful of batches; else less."""
-    return max(1, min(case.recipe.training.batch_size, BATCH, max(rows // 4, min(rows, 16))))
+def batch_for(case: Case, rows: NDArray[np.int64]) -> int:
+    """Rows of a step of a short run: the recipe's batch size up to 64, less where there are few rows, or where rows
+    are so long that a step would take seconds."""
+    longest = 1
+    for name, stored in case.packed.columns.items():
+        if isinstance(stored, Ragged):
+            steps = case.columns[name].steps_of(stored.lengths_of(case.some(rows, 500)))
+            longest = max(longest, int(np.median(steps)))
+    most = min(BATCH, max(8, TOKENS // longest), max(len(rows) // 4, min(len(rows), 16)))
+    return max(1, min(case.recipe.training.batch_size, most))
 
 
 def run_trial(
@@ -103,9 +112,7 @@ def run_trial(
     """
     rows = case.learned("train", ROWS) if rows is None else rows
     training, batches = case.recipe.training, Batches(case.packed.columns, case.device)
-    order = Order(
-        rows, batch_size or smallest_batch(case, len(rows)), seed=case.recipe.seed, lengths=batches.lengths(rows)
-    )
+    order = Order(rows, batch_size or batch_for(case, rows), seed=case.recipe.seed, lengths=batches.lengths(rows))
     trial, change = Trial(model), make_change(case) if augment else None
     started = time.perf_counter()
     watcher = Watcher(trial) if watch else None
@@ -135,7 +142,7 @@ def run_trial(
     )  # fmt: skip
     with reproducible(training.threads):
         try:
-            optimizers = make_optimizers(case, model, batches, order, 1.0 if rising else rate, plain)
+            optimizers = make_optimizers(case, model, 1.0 if rising else rate, plain)
             schedule = SCHEDULES[training.schedule.name](**training.schedule.keywords())
             if rising or plain:
                 schedule = Rising() if rising else SCHEDULES["constant"]()  # type: ignore[call-arg]
@@ -149,17 +156,13 @@ def run_trial(
     return trial
 
 
-def make_optimizers(
-    case: Case, model: Model, batches: Batches, order: Order, rate: float | None, plain: bool
-) -> list[torch.optim.Optimizer]:
+def make_optimizers(case: Case, model: Model, rate: float | None, plain: bool) -> list[torch.optim.Optimizer]:
     if plain:
         return OPTIMIZERS["adamw"](model, lr=rate or 3e-3)
     settings = case.recipe.training.optimizer
     keywords = settings.keywords()
     if rate is None and keywords["lr"] == "find":
-        rate = find_rate(
-            model, settings, batches, order, EXACT, seed=case.recipe.seed, augment=lambda batch, step: batch
-        )
+        rate = case.found_rate.steepest_rate
     return OPTIMIZERS[settings.name](model, **(keywords if rate is None else {**keywords, "lr": rate}))
 
 

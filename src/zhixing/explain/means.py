@@ -81,9 +81,9 @@ class Means:
                 if value is not None and text.strip():
                     found[text.strip()] += value
             return list(found.items())
-        classes = self.type in ("category",)
+        of_classes = self.type == "category"  # whose attribution is another in each class
         return [
-            (f"{part['name']} = {part['cell']}" if classes else part["name"], part["attribution"])
+            (f"{part['name']} = {part['cell']}" if of_classes else part["name"], part["attribution"])
             for part in shown["parts"]
         ]
 
@@ -114,7 +114,7 @@ class Means:
         parts = [
             {
                 "name": text,
-                "cell": f"{count:.0f} rows",
+                "cell": f"{count:.0f} row{'s' if count != 1 else ''}",
                 "attribution": total / (count if self.kind == "parts" else self.rows),
             }
             for text, total, count in (often if self.kind == "parts" else often[:WORDS])

@@ -11,12 +11,14 @@ are integers, [T] where they are the same in all rows, else [B, T].
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..settings import Settings
 
 __all__ = [
     "ALiBi",
@@ -27,6 +29,7 @@ __all__ = [
     "Rotary",
     "Rotation",
     "Sinusoidal",
+    "Stretch",
     "alibi_slopes",
     "make_positions",
     "relative_buckets",
@@ -140,6 +143,24 @@ class Learned(Positions):
         return out
 
 
+class Stretch(Settings):
+    """Angles of slow pairs that are made slower, so that texts longer than those that were learned from fit: Llama 3.1
+    (Grattafiori et al. 2024, arXiv:2407.21783). Of the ``length`` that was learned from first, pairs that turn less
+    than ``slow`` times turn ``factor`` times slower, those that turn more than ``fast`` times stay, others lie between.
+    """
+
+    factor: Annotated[float, Field(ge=1, description="how much slower the slow pairs turn")]
+    slow: Annotated[float, Field(gt=0, description="turns below which a pair is slow")] = 1.0
+    fast: Annotated[float, Field(gt=0, description="turns above which a pair is fast; more than slow")] = 4.0
+    length: Annotated[int, Field(ge=1, description="tokens over which turns are counted")] = 8192
+
+    def of(self, rates: Tensor) -> Tensor:
+        """The rates of turning [P], in radians a token, as they become."""
+        turns = self.length * rates / (2 * math.pi)
+        kept = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        return rates * (kept + (1 - kept) / self.factor)
+
+
 class Rotary(Positions):
     """Queries and keys turned by angles that grow with the place (Su et al. 2021, arXiv:2104.09864).
 
@@ -150,6 +171,7 @@ class Rotary(Positions):
         head_width: units of a head, C.
         base: of the geometric row of angles; larger for longer texts.
         part: units of each head that are turned, an even number; None: all of them.
+        stretch: for texts longer than those that were learned from.
         interleaved: how units are paired; see :class:`Rotation`. The paper's is True, Llama's published weights False.
 
     Raises:
@@ -157,9 +179,16 @@ class Rotary(Positions):
     """
 
     def __init__(
-        self, head_width: int, *, base: float = 10_000.0, part: int | None = None, interleaved: bool = False
+        self,
+        head_width: int,
+        *,
+        base: float = 10_000.0,
+        part: int | None = None,
+        interleaved: bool = False,
+        stretch: Stretch | None = None,
     ) -> None:
         super().__init__()
+        self.stretch = stretch
         self.units, self.base, self.interleaved = head_width if part is None else part, base, interleaved
         if self.units % 2 or not 0 < self.units <= head_width:
             raise UsageError(
@@ -174,7 +203,8 @@ class Rotary(Positions):
     def rotation(self, at: Tensor, dtype: torch.dtype) -> Rotation:
         dtype = torch.promote_types(dtype, torch.float32)
         units = torch.arange(0, self.units, 2, device=at.device, dtype=dtype)
-        angles = at[..., None].to(dtype) * self.base ** (-units / self.units)
+        rates = self.base ** (-units / self.units)
+        angles = at[..., None].to(dtype) * (rates if self.stretch is None else self.stretch.of(rates))
         if at.ndim == 2:
             angles = angles.unsqueeze(1)  # the same for all heads of a row
         return Rotation(angles.cos(), angles.sin(), self.interleaved)
@@ -261,6 +291,7 @@ def make_positions(
     causal: bool = False,
     base: float = 10_000.0,
     head_width: int | None = None,
+    stretch: Stretch | None = None,
 ) -> Positions:
     """One kind of positions for tokens of ``width`` in ``heads`` heads; ``length`` is the most that learned ones take,
     ``base`` that of rotary angles.
@@ -273,7 +304,7 @@ def make_positions(
     if kind == "learned":
         return Learned(width, length=length)
     if kind == "rotary":
-        return Rotary(head_width or width // heads, base=base)
+        return Rotary(head_width or width // heads, base=base, stretch=stretch)
     if kind == "relative":
         return RelativeBias(heads, causal=causal)
     return ALiBi(heads) if kind == "alibi" else Positions()

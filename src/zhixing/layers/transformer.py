@@ -18,7 +18,7 @@ from .convolution import StochasticDepth
 from .feedforward import FeedForward, FeedForwardKind
 from .initialise import initialise
 from .normalise import Norm, make_norm
-from .positions import PositionKind, Rotation, make_positions
+from .positions import PositionKind, Rotation, Stretch, make_positions
 
 __all__ = [
     "PRESETS",
@@ -62,6 +62,7 @@ class BlockSettings(Settings):
     base: Annotated[float, Field(gt=1, description="of the angles of rotary positions; larger for longer texts")] = (
         10_000.0
     )
+    stretch: Annotated[Stretch | None, Field(description="of rotary positions to longer texts; open: none")] = None
     dropout: Dropout = 0.0
     stochastic_depth: Annotated[
         float, Field(ge=0, lt=1, description="chance of skipping the last block's parts; earlier blocks' in proportion")
@@ -263,6 +264,7 @@ class Transformer(nn.Module):
             causal=settings.causal,
             base=settings.base,
             head_width=settings.head_width,
+            stretch=settings.stretch,
         )
 
         def norm() -> nn.Module:

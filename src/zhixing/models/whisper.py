@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -36,7 +37,6 @@ class Whisper(Encoder):
     Raises:
         UsageError: heads that do not divide the width.
 
-    >>> import torch
     >>> encoder = Whisper(Spec("sequence", (99, 80)), width=16, depth=1)
     >>> encoder(torch.zeros(2, 99, 80), torch.ones(2, 99, dtype=torch.bool)).tokens.shape
     torch.Size([2, 50, 16])
@@ -53,14 +53,16 @@ class Whisper(Encoder):
         self.first = nn.Conv1d(features, width, 3, padding=1)
         self.second = nn.Conv1d(width, width, 3, stride=2, padding=1)
         blocks = TransformerSettings(**SoundBlocks(**block).keywords())
-        self.blocks = Transformer(width, depth, blocks, length=-(-steps // 2))
+        self.most = -(-steps // 2)
+        self.blocks = Transformer(width, depth, blocks, length=self.most)
         self.width = self.token_width = width
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
         x_BDT = F.gelu(self.first(hidden(values.transpose(1, 2), mask)))
         x_BDT = F.gelu(self.second(hidden(x_BDT, mask)))
         mask = None if mask is None else mask[:, ::2]
-        tokens = self.blocks(x_BDT.transpose(1, 2), mask)
+        place = torch.arange(x_BDT.shape[2], device=x_BDT.device).clamp(max=self.most - 1)  # beyond stands padding
+        tokens = self.blocks(x_BDT.transpose(1, 2), mask, at=place)
         return Encoding(pool_tokens(tokens, mask, "mean"), tokens, mask)
 
 

@@ -19,6 +19,7 @@ from .model import PublishedModel, open_model
 
 __all__ = ["equip", "put_weights", "resolve", "untrained"]
 
+OWN = ("name", "allow_pickle", "language")  # settings of the source, not of what is made of it
 SLOTS: dict[str, Role] = {"inputs": "encoder", "outputs": "decoder"}
 
 
@@ -64,7 +65,7 @@ def spelled_out(
 ) -> tuple[dict[str, Any], list[str]]:
     """A column's settings with those of the model, and what contradicts it."""
     plan, kind = model.plan(role), model.layout.reads if role == "encoder" else "text"
-    own = {key: value for key, value in chosen.items() if key not in ("name", "allow_pickle")}
+    own = {key: value for key, value in chosen.items() if key not in OWN}
     wrong = [contradiction(f"{role}.{key}", own[key], plan.fixed[key]) for key in own if differs(own, plan.fixed, key)]
     fixed = {"type": kind, **plan.column}
     wrong += [contradiction(key, settings[key], fixed[key]) for key in fixed if differs(settings, fixed, key)]
@@ -76,8 +77,11 @@ def spelled_out(
         "source": str(path.resolve()) if path.exists() else chosen["name"],
         "sha256": model.sha256(),
     }
-    if chosen.get("allow_pickle"):
-        start["allow_pickle"] = True
+    start |= {key: chosen[key] for key in OWN[1:] if chosen.get(key)}
+    if "language" in start and not model.layout.languages:
+        wrong.append(
+            f"{role}.language: a model of type {model.files.config.get('model_type')} takes none. Leave it out"
+        )
     parts = {"name": plan.name, **plan.open, **own, **plan.fixed}
     return {**plan.suggested, **settings, **fixed, role: parts, "pretrained": start}, wrong
 
@@ -120,6 +124,7 @@ def starts(recipe: Recipe, role: Role) -> dict[str, PublishedModel]:
                 place=start.source,
                 mend=f"Restore them, or name them anew: {role}: {start.source}",
             )
+        model.layout.language = start.language
         out[name] = model
     return out
 
@@ -172,6 +177,13 @@ def untrained(raw: Mapping[str, Any]) -> tuple[Recipe, dict[str, Column], Model]
     recipe = Recipe(resolve({"data": {"source": "nothing"}, **raw}))
     columns = make_columns(recipe)
     equip(recipe, columns)
+    for name, column in columns.items():
+        if isinstance(column, Text) and (column.fitted is None or column.length is None):
+            what = "tokenizer" if column.fitted is None else "length"
+            raise UsageError(
+                f"the {what} of {name!r} would have to be learned from a table",
+                mend="Give its length, and published weights that read or write it.",
+            )
     model = build_model(recipe, columns)
     put_weights(recipe, columns, model)
     return recipe, columns, model.eval()

@@ -33,6 +33,7 @@ STYLE = """
 .explained h5 { margin: .3rem 0; font-size: .85rem; font-weight: 600; }
 .explained img { display: block; max-width: 100%; border-radius: 4px; }
 .explained img.small { image-rendering: pixelated; width: 11rem; height: auto; }
+.explained .bands img { image-rendering: pixelated; width: 24rem; }
 .chart .up { fill: rgb(230,120,0); } .chart .down { fill: rgb(0,114,178); }
 .chart .thin { fill: none; stroke: var(--ink); stroke-width: 1.3; stroke-linejoin: round; }
 """
@@ -150,8 +151,10 @@ def _drawing(column: dict[str, Any], shown: dict[str, Any]) -> Html:
     if kind == "curve":
         features = [mapping(one) for one in sequence(shown.get("features"))]
         return join(_curve(one) for one in features)
-    under = note("Time to the right, low bands below.") if kind == "bands" else Html("")
-    return Html(picture(shown.get("picture"), title) + under)
+    drawn = picture(shown.get("picture"), title)
+    if kind != "bands":
+        return drawn
+    return Html(f'<div class="bands">{drawn}{note("Time to the right, low bands below.")}</div>')
 
 
 def _tokens(pieces: list[Any]) -> Html:

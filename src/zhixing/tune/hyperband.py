@@ -30,7 +30,7 @@ def rungs(validations: int, eta: int) -> tuple[float, ...]:
     levels = 1
     while levels < MOST_RUNGS and eta**levels <= validations:
         levels += 1
-    return tuple(eta**-level for level in reversed(range(levels)))
+    return tuple(float(eta) ** -level for level in reversed(range(levels)))
 
 
 @dataclass(frozen=True)

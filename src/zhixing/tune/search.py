@@ -31,7 +31,7 @@ from .ranges import given_space
 from .study import Plan, Study, best_of, extended, work, write_plan
 from .suggest import Space
 from .trial import Workshop, figures_before
-from .workers import helpers, ray_workers
+from .workers import helpers, ray_library, ray_workers
 
 __all__ = ["Ask", "Crew", "StudyStopped", "go_on", "tune"]
 
@@ -98,6 +98,8 @@ def tune(
     """
     ask, crew, console = ask or Ask(), crew or Crew(), console or Console(quiet=True)
     where = torch_device(device)
+    if crew.cluster:  # told of before anything is written
+        ray_library()
     table = reshaped(open_source(source), raw)
     done = complete(raw, table, encoder, source=describe_source(source, table))
     if done.modules:

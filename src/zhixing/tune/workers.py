@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..console import Console
 from ..errors import MissingExtraError
 
-__all__ = ["helpers", "ray_workers"]
+__all__ = ["helpers", "ray_library", "ray_workers"]
 
 
 def command(study: Path, device: str, seconds: float | None) -> list[str]:
@@ -41,23 +42,30 @@ def helpers(study: Path, count: int, *, device: str, seconds: float | None, cons
                 one.wait()
 
 
-def ray_workers(study: Path, count: int, *, device: str, seconds: float | None, address: str | None = None) -> None:
-    """``count`` workers on the nodes of a Ray cluster, and wait for them.
-
-    Ray places the processes; the trials and their budgets are decided as on one machine, from the journal. The study's
-    folder and the data have to lie where all nodes see them, on a file system with locks.
+def ray_library() -> Any:
+    """Ray.
 
     Raises:
-        MissingExtraError: Ray is not installed.
+        MissingExtraError: it is not installed.
     """
     try:
         import ray  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
         raise MissingExtraError("ray", "cluster", purpose="tuning on a cluster") from error
+    return ray
+
+
+def ray_workers(study: Path, count: int, *, device: str, seconds: float | None, address: str | None = None) -> None:
+    """``count`` workers on the nodes of a Ray cluster, and wait for them.
+
+    Ray places the processes; the trials and their budgets are decided as on one machine, from the journal. The study's
+    folder and the data have to lie where all nodes see them, on a file system with locks.
+    """
+    ray = ray_library()
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=True)
     gpus = 0 if device == "cpu" or "GPU" not in ray.cluster_resources() else 1
 
-    @ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)  # type: ignore[untyped-decorator]
+    @ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)  # type: ignore[untyped-decorator, unused-ignore]
     def work() -> int:
         words = ["-m", "zhixing", *command(study.resolve(), device, seconds)[3:]]
         return subprocess.run([sys.executable, *words], check=False).returncode  # noqa: S603

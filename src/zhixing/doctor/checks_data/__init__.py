@@ -39,7 +39,7 @@ DATA_CHECKS = (
         "ranges", "numbers out of range", ranges,
         frozenset({"drift", "normalisation", "initial_loss", "flow", "nonfinite", "overflow", "rate"}),
     ),
-    Check("constant", "columns that are the same in all rows", constant, frozenset({"ignored"})),
+    Check("constant", "columns that are the same in all rows", constant, frozenset({"ignored", "dead_units"})),
     Check("identifier", "columns that number or name rows", identifier, frozenset({"drift", "ignored"})),
     Check("leak", "a value that gives the answer away", leak),
     Check("missing_classes", "classes that a split lacks", missing_classes, frozenset({"label_drift", "drift"})),

@@ -165,9 +165,11 @@ def language_of(text: str) -> str:
     if script != "LATIN":
         east = {"CJK": "Chinese or Japanese", "HIRAGANA": "Chinese or Japanese", "KATAKANA": "Chinese or Japanese"}
         return east.get(script, script.capitalize()) if often > 0.4 * min(400, len(letters)) else ""
-    words = re.findall(r"[^\W\d_]+", text.lower())
+    # Words that stand by themselves: what is between the dots of an address is in no language.
+    words = [word for piece in text.lower().split() if (word := piece.strip(".,;:!?()\"'«»„“”’-")).isalpha()]
     hits = {language: sum(word in known for word in words) for language, known in WORDS.items()}
     best, second = sorted(hits.values(), reverse=True)[:2]
-    if best < 3 or best < 0.08 * len(words) or best < 1.5 * second:
+    language = max(hits, key=lambda one: hits[one])
+    if len(WORDS[language].intersection(words)) < 3 or best < 0.08 * len(words) or best < 1.5 * second:
         return ""
-    return max(hits, key=lambda language: hits[language])
+    return language

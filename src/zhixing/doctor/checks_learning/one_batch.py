@@ -13,7 +13,7 @@ from ..views import hashes
 
 __all__ = ["one_batch"]
 
-ROWS, LEARNED = 16, 0.5
+ROWS, LEARNED, FEWEST = 16, 0.5, 40
 
 
 def one_batch(case: Case) -> Iterator[Finding]:
@@ -25,6 +25,9 @@ def one_batch(case: Case) -> Iterator[Finding]:
         for name in case.inputs:
             joint = joint * np.uint64(1099511628211) ^ hashes(case.stored(name), rows)
         rows = rows[np.sort(np.unique(joint, return_index=True)[1])]
+    lengths = case.batches.lengths(rows)
+    if lengths is not None:  # the shorter half, which is faster learned
+        rows = rows[np.sort(np.argsort(lengths, kind="stable")[: max(ROWS, len(rows) // 2)])]
     rows = rows[:: max(1, len(rows) // ROWS)][:ROWS]
     if len(rows) < 2 or case.trial.error:
         return
@@ -34,6 +37,8 @@ def one_batch(case: Case) -> Iterator[Finding]:
             case, case.fresh(), rows=rows, batch_size=len(rows), steps=steps, rate=rate, plain=True, augment=False
         )
         if trial.error or not trial.finite:
+            return
+        if len(trial.losses) < FEWEST:  # too slow a model to say so
             return
         start, end = trial.start(1), min(trial.end(4), *trial.finite[-8:])
         if end < max(LEARNED * start, 0.1):

@@ -23,7 +23,7 @@ def initial_loss(case: Case) -> Iterator[Finding]:
     Of classes that is the entropy of their frequencies, of standardised numbers their variance; of other heads what
     they say of an encoding of zeros. More means that the first predictions are sure of what they cannot know.
     """
-    rows = case.learned("train", 512)
+    rows = case.learned("train", 256)
     model = case.fresh()
     for name in model.outputs:
         head = model.head(name)

@@ -59,7 +59,7 @@ def overflow(case: Case) -> Iterator[Finding]:
 
 def culprit_of(case: Case, model: nn.Module) -> str:
     """The first module whose output or gradient is not finite on some batches; empty where all are."""
-    rows = case.learned("train", 512)
+    rows = case.learned("train", 192)
 
     def losses() -> Iterator[Tensor]:
         for start in range(0, len(rows), 64):

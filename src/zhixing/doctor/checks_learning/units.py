@@ -30,7 +30,7 @@ ROWS = 384
 class Lights:
     """The least and largest value of each unit of each module over many rows, and how often it is near a bound."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, looked_up: set[str]) -> None:
         self.low: dict[str, Tensor] = {}
         self.high: dict[str, Tensor] = {}
         self.near: dict[str, list[float]] = {}
@@ -38,7 +38,9 @@ class Lights:
         self.handles = [
             module.register_forward_hook(partial(self.see, name))
             for name, module in model.named_modules()
-            if name.startswith(("encoders.", "fusion.")) and not isinstance(module, QUIET)
+            if name.startswith(("encoders.", "fusion."))
+            and ".".join(name.split(".")[:2]) not in looked_up
+            and not isinstance(module, QUIET)
         ]
 
     def see(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -71,7 +73,11 @@ class Lights:
 
 
 def lights(case: Case, model: Model) -> Lights | None:
-    seen = Lights(model)
+    # What is looked up in a table by one id has no units that could die.
+    looked_up = {
+        f"encoders.{place}" for place, name in enumerate(model.inputs) if case.columns[name].spec().kind == "ids"
+    }
+    seen = Lights(model, looked_up)
     try:
         for _ in evaluated(case, model, case.learned("train", ROWS)):
             pass

@@ -76,6 +76,7 @@ class Layout:
         self.files, self.config = files, files.config
         self.theirs = {self.tidied(name): name for name in files.names()}
         self.order: NDArray[Any] | None = None  # their id of each of ours, where tokens are read
+        self.language: str | None = None  # that is to be written, where several can be
 
     # What a family says of itself -----------------------------------------------------------------------------------
 
@@ -96,6 +97,11 @@ class Layout:
         if name in self.embeddings:
             return self.rows(self.copied(role, name))
         return self.copied(role, name)
+
+    @property
+    def languages(self) -> bool:
+        """Whether it writes one of several languages, as it is told."""
+        return False
 
     def begin(self, library: Any, found: int) -> int:
         """The id that texts begin with, where ``found`` is what the tokenizer's files say; -1: none."""

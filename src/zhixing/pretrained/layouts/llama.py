@@ -71,18 +71,31 @@ class Llama(Layout):
             "head_width": None if head_width * heads == width else head_width,
             "positions": "rotary",
             "base": self.base(),
+            "stretch": self.stretch(),
         }
 
     def base(self) -> float:
         rope = self.config.get("rope_parameters") or {}
         return float(rope.get("rope_theta", self.config.get("rope_theta", 10_000.0)))
 
+    def rope(self) -> dict[str, Any]:
+        """What the files say of rotary positions; older ones say it under another name."""
+        return dict(self.config.get("rope_parameters") or self.config.get("rope_scaling") or {})
+
+    def stretch(self) -> dict[str, Any] | None:
+        told = self.rope()
+        names = {"factor": "factor", "slow": "low_freq_factor", "fast": "high_freq_factor"}
+        if "low_freq_factor" not in told:
+            return None
+        length = told.get("original_max_position_embeddings", 8192)
+        return {**{ours: float(told[theirs]) for ours, theirs in names.items()}, "length": int(length)}
+
     def check(self) -> None:
         """Say so where the files ask for what is not done here: its results would be wrong in silence."""
-        rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        rope = self.rope()
         kind = rope.get("rope_type", rope.get("type", "default"))
         wrong = []
-        if kind != "default":
+        if kind != "default" and not (kind == "llama3" and "low_freq_factor" in rope):
             wrong.append(f"stretched rotary positions ({kind})")
         if self.activation("hidden_act") != "silu":
             wrong.append(f"the activation {self.config['hidden_act']}")

@@ -35,8 +35,8 @@ BLOCK = {
 class Whisper(Layout):
     """Thirty seconds of mel bands through two convolutions and a stack; a decoder that looks at them.
 
-    A text stands behind tokens that say what is wanted: here always a transcript without times, in English where the
-    model knows more languages. Keys have no bias there; ours is zero.
+    A text stands behind tokens that say what is wanted: here always a transcript without times, in the ``language``
+    that is asked for (English if none is) where the model knows several. Keys have no bias there; ours is zero.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("whisper",)
@@ -98,13 +98,21 @@ class Whisper(Layout):
     def begin(self, library: Any, found: int) -> int:
         return self.number("decoder_start_token_id", default=found)
 
+    @property
+    def languages(self) -> bool:
+        return self.number("vocab_size") >= MULTILINGUAL
+
     def lead(self, library: Any) -> tuple[int, ...]:
         names = ["<|notimestamps|>"]
-        if self.number("vocab_size") >= MULTILINGUAL:
-            names = ["<|en|>", "<|transcribe|>", *names]
+        if self.languages:
+            names = [f"<|{self.language or 'en'}|>", "<|transcribe|>", *names]
         found = [library.token_to_id(name) for name in names]
         if None in found:
-            raise UsageError(f"the tokenizer lacks {' or '.join(names)}", place=self.files.path)
+            raise UsageError(
+                f"the tokenizer lacks one of {', '.join(names)}",
+                place=self.files.path,
+                mend="Name a language by its code, such as en or zh.",
+            )
         return tuple(found)
 
     def tensor(self, role: Role, name: str, own: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""``zhixing estimate``, and what every run writes of the same kind."""
