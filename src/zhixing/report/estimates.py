@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .files import RunFiles, mapping, number
-from .files import _object as read_object
+from .files import read_object
 from .markup import Html, esc, join, note, table
 
 __all__ = ["estimates_section"]

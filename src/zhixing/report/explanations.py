@@ -11,7 +11,7 @@ from typing import Any
 
 from .axes import WIDTH, stroke, svg, words
 from .files import RunFiles, mapping, number, sequence
-from .files import _object as read_object
+from .files import read_object
 from .markup import Html, esc, figure, figure_text, join, name, note, picture, shorten, table
 
 __all__ = ["explanations_section", "page", "said"]

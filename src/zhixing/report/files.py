@@ -14,7 +14,7 @@ import yaml
 
 from ..errors import RunError
 
-__all__ = ["RunFiles", "flatten", "mapping", "number", "read_run", "sequence", "write_atomically"]
+__all__ = ["RunFiles", "flatten", "mapping", "number", "read_object", "read_run", "sequence", "write_atomically"]
 
 LARGEST = 1e150  # beyond it differences and squares of doubles overflow; nothing measured is so large
 
@@ -109,7 +109,7 @@ def read_run(folder: Path) -> RunFiles:
     if not isinstance(recipe, dict):
         raise RunError("a recipe is a mapping of settings", place=folder / "recipe.yaml")
     metrics, timings = _lines(folder / "metrics.jsonl"), _lines(folder / "timings.jsonl")
-    objects = {name: _object(folder / f"{name}.json") for name in ("environment", "data", "evaluation")}
+    objects = {name: read_object(folder / f"{name}.json") for name in ("environment", "data", "evaluation")}
     found = {"metrics.jsonl": metrics, "timings.jsonl": timings, **{f"{name}.json": objects[name] for name in objects}}
     return RunFiles(
         folder=folder,
@@ -161,7 +161,7 @@ def _parsed(path: Path, text: str, parse: Callable[[str], Any], line: int | None
         ) from error
 
 
-def _object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
     text = _text(path)
     if text is None:
         return None

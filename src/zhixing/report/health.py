@@ -6,7 +6,7 @@ from typing import Any
 
 from .charts import Line, line_chart
 from .files import RunFiles, flatten, mapping, number, sequence
-from .files import _object as read_object
+from .files import read_object
 from .markup import Html, cut_table, esc, figure, figure_text, join, name, note, picture, table
 
 __all__ = ["health_section"]
