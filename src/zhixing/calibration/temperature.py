@@ -22,6 +22,7 @@ def fit_temperature(logits: Tensor, target: Tensor) -> float:
 
     Shape: logits [N, C], target [N] int64.
 
+    >>> import torch
     >>> logits = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]]).repeat(1000, 1)
     >>> target = torch.tensor([0, 0, 0, 1]).repeat(1000)
     >>> round(4.0 / fit_temperature(logits, target), 2)  # log(3): three in four are right

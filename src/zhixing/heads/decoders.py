@@ -5,7 +5,7 @@ Shape legend: B rows, T tokens of the text, S tokens of the input, D width, V to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -29,7 +29,7 @@ from ..layers.transformer import (
     Width,
 )
 from ..models.encoding import Encoding
-from .search import Search, search
+from .search import Search, stream
 
 __all__ = ["CTC", "DECODERS", "Decoder", "RecurrentDecoder", "TransformerDecoder"]
 
@@ -61,7 +61,13 @@ class Decoder(nn.Module):
 
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         """The texts [B, T'] that are found for the encodings, perhaps going on from a prompt [B, T]."""
-        raise AssertionError(f"{type(self).__name__} has no write")
+        return torch.stack(list(self.stream(encoding, settings, most, prompt)), dim=1)
+
+    def stream(
+        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The same texts as they grow: the tokens [B] of each step, PAD where a text has ended."""
+        raise AssertionError(f"{type(self).__name__} has no stream")
 
     def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
         """Where the decoder looks in the input as it writes each token of the targets, [B, T, S]; None if nowhere."""
@@ -213,7 +219,10 @@ class TransformerDecoder(Forced):
         """Texts [B, T] behind what stands before each of them."""
         return torch.cat([self.lead.expand(len(tokens), -1), tokens], dim=1) if len(self.lead) else tokens
 
-    def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def stream(
+        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
+    ) -> Iterator[Tensor]:
         rows = len(encoding.pooled)
         read, room = torch.full((rows, 1), BEGIN, device=encoding.pooled.device), None
         if len(self.lead):
@@ -240,7 +249,7 @@ class TransformerDecoder(Forced):
             return self.scores(hidden[:, 0]), cache
 
         first = self.scores(hidden[torch.arange(rows, device=last.device), last])
-        return search(first, cache, advance, settings, most, room)
+        yield from stream(first, cache, advance, settings, most, room)
 
     def room_after(self, given: Tensor) -> tuple[int, Tensor]:
         """How many tokens may follow these beginnings [B, T]: the most of any, and of each [B]. The last of a text is
@@ -343,10 +352,12 @@ class RecurrentDecoder(Forced):
             _, memory = self.step(tokens, memory)
         return torch.stack(weights, dim=1)
 
-    def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
+    def stream(
+        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
+    ) -> Iterator[Tensor]:
         begin = torch.full((len(encoding.pooled),), BEGIN, device=encoding.pooled.device)
         logits, memory = self.step(begin, self.remember(encoding))
-        return search(logits, memory, self.step, settings, most)
+        return stream(logits, memory, self.step, settings, most)
 
 
 class CTC(Decoder):
@@ -395,6 +406,11 @@ class CTC(Decoder):
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         said: Tensor = self(encoding)
         return self.keep(said, said)
+
+    def stream(
+        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        yield from self.write(encoding, settings, most, prompt).unbind(1)
 
 
 DECODERS: dict[str, Callable[..., Any]] = {"transformer": TransformerDecoder, "gru": RecurrentDecoder, "ctc": CTC}

@@ -5,7 +5,7 @@ Shape legend: B rows, K beams of a row, V tokens of the vocabulary, T tokens so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple, Protocol, Self
 
 import torch
@@ -16,7 +16,7 @@ from ..columns.vocabulary import END, PAD
 from ..randomness import uniform_rows
 from ..settings import Settings
 
-__all__ = ["Search", "State", "search"]
+__all__ = ["Search", "State", "search", "stream"]
 
 
 class Search(Settings):
@@ -47,11 +47,18 @@ class State(Protocol):
 Advance = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
-@torch.no_grad()
 def search(
     logits: Tensor, state: State, advance: Advance, settings: Search, most: int, room: Tensor | None = None
 ) -> Tensor:
-    """The texts of B rows as tokens [B, T'], T' at most ``most``, each ended by END, then PAD.
+    """The texts of B rows as tokens [B, T'], T' at most ``most``, each ended by END, then PAD: see :func:`stream`."""
+    return torch.stack(list(stream(logits, state, advance, settings, most, room)), dim=1)
+
+
+@torch.no_grad()
+def stream(
+    logits: Tensor, state: State, advance: Advance, settings: Search, most: int, room: Tensor | None = None
+) -> Iterator[Tensor]:
+    """The tokens [B] of each step as they are found, PAD where a text has ended; by beams, all of them at the end.
 
     ``room`` [B] is the most of each row, where that is less for some: a text that it cuts off has no END.
 
@@ -59,16 +66,16 @@ def search(
     them after one more token, PAD for a text that has ended. The search stops as soon as all texts have ended.
     """
     if settings.beams > 1:
-        return beam_search(logits, state, advance, settings, most, room)
+        yield from beam_search(logits, state, advance, settings, most, room).unbind(1)
+        return
     rows = torch.arange(len(logits), device=logits.device)
     ended = torch.zeros_like(rows, dtype=torch.bool)
     used = torch.zeros_like(logits, dtype=torch.bool)
-    out: list[Tensor] = []
     for step in range(most):
         scores = allowed(penalised(logits.float(), used, settings))
         tokens = drawn(scores, rows, step, settings) if settings.temperature else scores.argmax(-1)
         tokens = torch.where(ended, PAD, tokens)
-        out.append(tokens)
+        yield tokens
         ended = ended | (tokens == END)
         if room is not None:
             ended = ended | (step + 1 >= room)
@@ -76,7 +83,6 @@ def search(
             break
         used.scatter_(1, tokens[:, None], True)
         logits, state = advance(torch.where(ended, PAD, tokens), state)
-    return torch.stack(out, dim=1)
 
 
 def penalised(logits: Tensor, used: Tensor, settings: Search) -> Tensor:

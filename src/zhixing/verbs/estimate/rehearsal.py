@@ -168,7 +168,7 @@ def rehearse(session: Session, *, budget: float = 3.0) -> Rehearsal:
         validate_every, steps = loop.options.validate_every, loop.options.total_steps
         marks = run_steps(loop, budget, seconds)
         spans = np.diff(marks[WARM:], axis=0)
-        # Batches of one size take one time, whatever else the machine does meanwhile: of the clock the middle one counts.
+        # Batches of one size take one time, whatever else the machine does: of the clock the middle one counts.
         alike = not batches.ragged and device.type != "cuda"
         step = np.mean(spans, axis=0)
         if alike:
