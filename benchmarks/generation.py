@@ -23,7 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
 import pyarrow as pa
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 
 from zhixing.columns.text import Text
 from zhixing.columns.vocabulary import BEGIN, END
@@ -159,21 +159,24 @@ def main() -> None:
     published, order = published_of(), torch.from_numpy(open_model(smollm2()).tokenizer.order)
     published.generation_config.eos_token_id = None  # neither side is to stop early
     published.generation_config.pad_token_id = int(order[END])
-    decoder: nn.Module = head.decoder
+    decoder = head.decoder
     for form in given.formats:
         decoder, published = decoder.to(FORMATS[form]), published.to(FORMATS[form])
+        started = time.perf_counter()
+        ready = decoder.ready()
+        packing = round(1000 * (time.perf_counter() - started), 1)
         for batch in given.batches:
             prompts = prompts_of(column, batch, given.prompt - 1)
             read = order[torch.cat([torch.full((batch, 1), BEGIN), prompts], dim=1)]
             told = agreement(
-                ours(decoder, prompts, given.tokens).tokens, theirs(published, read, given.tokens).tokens, order
+                ours(ready, prompts, given.tokens).tokens, theirs(published, read, given.tokens).tokens, order
             )
             figures = compare(
-                lambda prompts=prompts: ours(decoder, prompts, given.tokens),  # type: ignore[misc]
+                lambda prompts=prompts, ready=ready: ours(ready, prompts, given.tokens),  # type: ignore[misc]
                 lambda read=read: theirs(published, read, given.tokens),  # type: ignore[misc]
                 given.rounds,
             )
-            print(json.dumps({"format": form, "batch": batch, **figures, **told}), flush=True)
+            print(json.dumps({"format": form, "batch": batch, **figures, "packing_ms": packing, **told}), flush=True)
 
 
 if __name__ == "__main__":

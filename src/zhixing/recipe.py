@@ -29,6 +29,7 @@ from .recipe_file import built_in, dump, load, override, parse
 from .settings import Settings, choice, parameters_of, settings_of, table_choice
 from .training.optimizers import OPTIMIZERS
 from .training.schedules import SCHEDULES
+from .training.tuning import TUNINGS
 
 __all__ = [
     "EVERY",
@@ -150,8 +151,9 @@ class TrainingSettings(Settings):
     micro_batch: Annotated[
         int | None, Field(ge=1, description="rows worked through at a time; open: all of a batch")
     ] = None
-    optimizer: Any = None  # these two get their types, from the tables of what there is, in training_model
+    optimizer: Any = None  # these three get their types, from the tables of what there is, in training_model
     schedule: Any = None
+    fine_tuning: Any = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], Field(description="auto: what the hardware does fast")
     ] = "auto"
@@ -191,6 +193,10 @@ def training_model() -> type[TrainingSettings]:
         schedule=(
             named(SCHEDULES, "one_cycle"),
             Field(default="one_cycle", description="the learning rate over time"),
+        ),
+        fine_tuning=(
+            named(TUNINGS, "full") | None,
+            Field(default=None, description="what learns of parts that start from published weights; open: all"),
         ),
     )
 

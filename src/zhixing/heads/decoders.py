@@ -6,7 +6,7 @@ Shape legend: B rows, T tokens of the text, S tokens of the input, D width, V to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..columns.vocabulary import BEGIN, END, PAD
 from ..errors import DataError, UsageError
 from ..layers.attention import Attention
+from ..layers.packed import PackedLinear, packed, packs
 from ..layers.recurrent import AdditiveAttention
 from ..layers.transformer import (
     BlockSettings,
@@ -34,6 +35,7 @@ from .search import Search, stream
 __all__ = ["CTC", "DECODERS", "Decoder", "RecurrentDecoder", "TransformerDecoder"]
 
 Smoothing = Annotated[float, Field(ge=0, lt=1, description="label smoothing")]
+ROOM = 64  # slots that a cache is made longer by: all of them are looked at in each step
 NOTHING = -1e4  # the logarithm of no chance; finite, and within half precision
 
 
@@ -68,6 +70,10 @@ class Decoder(nn.Module):
     ) -> Iterator[Tensor]:
         """The same texts as they grow: the tokens [B] of each step, PAD where a text has ended."""
         raise AssertionError(f"{type(self).__name__} has no stream")
+
+    def ready(self) -> Self:
+        """A copy for writing alone, which it does faster on a CPU; weights that it does not lay out anew are shared."""
+        return packed(self)
 
     def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
         """Where the decoder looks in the input as it writes each token of the targets, [B, T, S]; None if nowhere."""
@@ -189,14 +195,20 @@ class TransformerDecoder(Forced):
         self.project = nn.Linear(width_in, width) if width_in not in (0, width) else nn.Identity()
         blocks = TransformerSettings(**chosen.keywords(), causal=True)
         self.stack = Transformer(width, depth, blocks, length=length, cross=bool(width_in) and not self.prefix)
-        self.out = None if tie else nn.Linear(width, vocabulary, bias=False)
+        self.out: nn.Module | None = None if tie else nn.Linear(width, vocabulary, bias=False)
+
+    def ready(self) -> Self:
+        out = super().ready()
+        if out.out is None and packs(self.embed.weight):
+            out.out = PackedLinear(self.embed.weight)
+        return out
 
     def vectors(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed(tokens) * self.scale
         return out
 
     def scores(self, hidden: Tensor) -> Tensor:
-        scores = F.linear(hidden, self.embed.weight if self.out is None else self.out.weight)
+        scores: Tensor = F.linear(hidden, self.embed.weight) if self.out is None else self.out(hidden)
         return scores.index_fill(-1, self.absent, NOTHING) if len(self.absent) else scores
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
@@ -238,12 +250,18 @@ class TransformerDecoder(Forced):
             real = torch.cat([real_of(encoding), real], dim=1)
         elif not self.packed:
             source, source_real = self.project(encoding.tokens), encoding.mask
-        cache = self.stack.start(rows, x_BTD.shape[1] + most, source=source, source_real=source_real)
+        slots = x_BTD.shape[1] + min(most, ROOM)
+        cache = self.stack.start(rows, slots, source=source, source_real=source_real)
+        filled = x_BTD.shape[1]  # as the host counts: the cache's own count may lie on a device
         hidden, cache = self.stack.step(x_BTD, cache, real)
         place = torch.arange(real.shape[1], device=real.device)
         last = torch.where(real, place, 0).amax(1)
 
         def advance(tokens: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+            nonlocal filled, slots
+            if filled == slots:
+                cache, slots = cache.widened(ROOM), slots + ROOM
+            filled += 1
             # Of a text that has ended PAD is read: it takes no place, so that no more than `length` are ever needed.
             hidden, cache = self.stack.step(self.vectors(tokens[:, None]), cache, tokens[:, None] > PAD)
             return self.scores(hidden[:, 0]), cache

@@ -200,16 +200,27 @@ class Attention(nn.Module):
         if cache is not None:
             assert slots_T is not None
             source = cache.write(slots_T, source)
-        scores = mask.scores
+        answer_BHTC = self.answer(query_BHTC, source, mask, alone=cache is not None and query_BHTC.shape[2] == 1)
+        out_BTD: Tensor = self.out(answer_BHTC.transpose(1, 2).flatten(2))
+        return out_BTD if mask.live is None else out_BTD.masked_fill(~mask.live, 0.0)
+
+    def answer(self, query_BHTC: Tensor, source: KeysValues, mask: Mask, *, alone: bool) -> Tensor:
+        """Means of values [B, H, T, C]. Of a token that asks ``alone``, the heads that share keys ask these as if they
+        were several tokens, so that keys are read once and not once for each head."""
+        scores, shape = mask.scores, query_BHTC.shape
         if scores is not None and scores.dtype != torch.bool:
             scores = scores.to(query_BHTC.dtype)
-        answer_BHTC = F.scaled_dot_product_attention(
+        shares = self.kv_heads != self.heads
+        if alone and shares:
+            query_BHTC = query_BHTC.reshape(shape[0], self.kv_heads, -1, shape[3])
+            if scores is not None and scores.shape[1] == self.heads:
+                scores = scores.reshape(scores.shape[0], self.kv_heads, -1, scores.shape[3])
+        answer = F.scaled_dot_product_attention(
             query_BHTC,
             source.keys.to(query_BHTC.dtype),
             source.values.to(query_BHTC.dtype),
             attn_mask=scores,
             is_causal=mask.causal,
-            enable_gqa=self.kv_heads != self.heads,
+            enable_gqa=shares and not alone,
         )
-        out_BTD: Tensor = self.out(answer_BHTC.transpose(1, 2).flatten(2))
-        return out_BTD if mask.live is None else out_BTD.masked_fill(~mask.live, 0.0)
+        return answer.reshape(shape)

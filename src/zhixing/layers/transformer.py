@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -221,6 +222,11 @@ class Cache(NamedTuple):
         scores, live, causal = self.source_mask
         mask = Mask(None if scores is None else chosen(scores), None if live is None else chosen(live), causal)
         return Cache(both(self.blocks), both(self.sources), mask, chosen(self.real), chosen(self.at), self.filled)
+
+    def widened(self, more: int) -> Cache:
+        """The cache with ``more`` further slots."""
+        blocks = tuple(KeysValues(*(F.pad(part, (0, 0, 0, more)) for part in block)) for block in self.blocks)
+        return self._replace(blocks=blocks, real=F.pad(self.real, (0, more)), at=F.pad(self.at, (0, more)))
 
 
 def places_in(pieces_BT: Tensor) -> Tensor:

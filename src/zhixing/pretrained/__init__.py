@@ -8,7 +8,11 @@ run holds all of it and needs the folder no more.
 
 from __future__ import annotations
 
+from .adapter import Adapted, fine_tune, open_adapter, write_adapter
 from .model import PublishedModel, open_model
 from .resolve import equip, put_weights, resolve, untrained
 
-__all__ = ["PublishedModel", "equip", "open_model", "put_weights", "resolve", "untrained"]
+__all__ = [
+    "Adapted", "PublishedModel", "equip", "fine_tune", "open_adapter", "open_model", "put_weights", "resolve",
+    "untrained", "write_adapter",
+]  # fmt: skip

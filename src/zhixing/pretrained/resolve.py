@@ -13,6 +13,7 @@ from ..heads.text import TextHead
 from ..model import Model
 from ..recipe import Recipe
 from ..run import build_model, make_columns
+from ..training.tuning import TUNINGS
 from .files import names_files
 from .layouts import Role
 from .model import PublishedModel, open_model
@@ -98,6 +99,9 @@ def with_rate(raw: dict[str, Any], rate: float) -> dict[str, Any]:
     """The recipe with a learning rate where none is given: the usual one would undo what was learned before."""
     training = raw.get("training")
     training = dict(training) if isinstance(training, Mapping) else {}
+    method = training.get("fine_tuning")
+    method = TUNINGS.get(str(method.get("name") if isinstance(method, Mapping) else method))
+    rate = (method and method.rate) or rate  # thin matrices and heads start from nothing
     chosen = training.get("optimizer", "adamw")
     chosen = {"name": chosen} if isinstance(chosen, str) else chosen
     if isinstance(chosen, Mapping) and chosen.get("name", "adamw") == "adamw" and chosen.get("lr") is None:

@@ -50,6 +50,7 @@ class Options:
     keep_best: bool = True
     compile: bool = False
     non_finite_limit: int = 5
+    constant: frozenset[str] = frozenset()  # names of tensors that never change and that a resumed run brings along
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Loop:
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.progress = Progress(micro_batch=options.micro_batch)
         # Aliases of all that is averaged: weights and running statistics.
-        self.live = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
+        self.live = {name: t for name, t in self.changing().items() if t.is_floating_point()}
         self.average = {name: t.clone() for name, t in self.live.items()} if options.average else {}
         self.best: dict[str, Tensor] = {}
         prime(optimizers)
@@ -320,7 +321,7 @@ class Loop:
             if better:
                 progress.best_score, progress.best_step = seen.score, progress.step
                 if options.keep_best:
-                    self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+                    self.best = {name: t.detach().clone() for name, t in self.changing().items()}
             self.schedule.observe(better)
             epoch = round(progress.step / self.order.steps_per_epoch, 6)
             line = {"kind": "validation", "step": progress.step, "epoch": epoch, "loss": seen.loss}
@@ -359,6 +360,10 @@ class Loop:
         if wait:
             self.writer.finish()
 
+    def changing(self) -> dict[str, Tensor]:
+        """The model's tensors but those that never change."""
+        return {name: t for name, t in self.model.state_dict().items() if name not in self.options.constant}
+
     def own_tensors(self) -> dict[str, Tensor]:
         scale = {} if self.scale is None else {"scale": self.scale}
         return {"losses": self.losses, "flags": self.flags, "growth": self.growth, **scale}
@@ -367,7 +372,7 @@ class Loop:
         """All that the run needs to go on to the same bits, copied."""
         self.progress.schedule = self.schedule.state()
         groups = {
-            "model": dict(self.model.state_dict()),
+            "model": self.changing(),
             "optimizer": state_tensors(self.optimizers),
             "average": self.average,
             "best": self.best,
@@ -388,7 +393,8 @@ class Loop:
             if checkpoint.state["seed"] != self.seed:
                 raise ValueError(f"its seed is {checkpoint.state['seed']}, the recipe's {self.seed}")
             self.progress = Progress(**checkpoint.state["progress"])
-            self.model.load_state_dict(tensors["model"])
+            own = self.model.state_dict()
+            self.model.load_state_dict({name: own[name] for name in self.options.constant} | tensors["model"])
             load_state_tensors(self.optimizers, tensors.get("optimizer", {}))
             put_back(self.average, tensors.get("average", {}))
             put_back(loop, tensors["loop"])
@@ -402,9 +408,7 @@ class Loop:
 
     def chosen_weights(self) -> dict[str, Tensor]:
         """The weights to keep: the best validated ones, else the averaged, else the last."""
-        if self.best:
-            return self.best
-        return dict(self.model.state_dict()) | self.average
+        return dict(self.model.state_dict()) | (self.best or self.average)
 
 
 def cuts(rows: int, most: int) -> list[tuple[int, int]]:

@@ -27,7 +27,8 @@ from ..randomness import fold
 __all__ = ["TUNINGS", "Layer", "Method", "Tuned", "layers_of"]
 
 Decay = Annotated[
-    float, Field(gt=0, le=1, description="rate of each layer over that of the layer above, of the top one over a head's")
+    float,
+    Field(gt=0, le=1, description="rate of each layer over that of the layer above, of the top one over a head's"),
 ]
 
 
@@ -76,6 +77,7 @@ class Method:
     """Base of the ways to fine-tune. ``rate`` is the learning rate where none is given; None: that of the weights."""
 
     rate: ClassVar[float | None] = None
+    keeps: ClassVar[bool] = False  # whether the base is afterwards what it was
     decay: float = 1.0
 
     def enter(self, base: nn.Module) -> None:
@@ -100,7 +102,7 @@ class Full(Method):
 class Frozen(Method):
     """Nothing of the base learns."""
 
-    rate = 2e-3
+    rate, keeps = 2e-3, True
 
     def enter(self, base: nn.Module) -> None:
         base.requires_grad_(False)
@@ -132,7 +134,7 @@ class Gradual(Method):
 class LoRA(Method):
     """Thin matrices beside some linear layers learn, nothing else of the base (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rate = 1e-3
+    rate, keeps = 1e-3, True
 
     def __init__(
         self,
@@ -191,7 +193,6 @@ class Tuned:
         bases: the bases by their paths in the model; True: what it starts from can be had again, unchanged.
 
     ``constant`` are the names of tensors that never change and can be had again: checkpoints do without them.
-    ``before`` is the number of parameters that would learn without fine-tuning, ``learns`` of those that do.
     """
 
     def __init__(self, model: nn.Module, bases: Mapping[str, bool], method: Method, *, seed: int = 0) -> None:
@@ -205,15 +206,40 @@ class Tuned:
         self.quiet = [module for base in modules for module in method.quiet(base)]
         # What somebody has frozen in a module of their own is not ours to open.
         self.free = [[[p for p in layer.parameters if p.requires_grad] for layer in base] for base in self.layers]
-        named = list(model.named_parameters(remove_duplicate=False))
-        added = {name for name, _ in named if name.rpartition(".")[2] in ("lora_a", "lora_b")}
-        every = {id(p): p for name, p in named if name not in added}
-        frozen = {id(p) for base in modules for p in base.parameters() if not p.requires_grad}
-        self.before = sum(p.numel() for p in every.values() if p.requires_grad or id(p) in frozen)
-        self.learns = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        sure = tuple(f"{name}." for name, again in bases.items() if again)
-        still = {id(p) for name, p in named if name.startswith(sure) and not p.requires_grad} if sure else set()
+        thin = [p for one in model.modules() if isinstance(one, LoRALinear) for p in (one.lora_a, one.lora_b)]
+        added = {id(p) for p in thin}
+        based = {id(p) for base in modules for p in base.parameters()}
+        every = list(model.parameters())
+        self.learning = [p for p in every if p.requires_grad]
+        self.usual = [p for p in every if (p.requires_grad or id(p) in based) and id(p) not in added]
+        self.held = sum(p.nbytes for p in every)
+        self.added = sum(p.nbytes for p in thin)
+        sure = [module for module, again in zip(modules, bases.values(), strict=True) if again and method.keeps]
+        still = {id(p) for base in sure for p in base.parameters() if not p.requires_grad}
+        named = model.named_parameters(remove_duplicate=False)
         self.constant = frozenset(name for name, p in named if id(p) in still)
+
+    @property
+    def learns(self) -> int:
+        """Parameters that learn, sooner or later."""
+        return sum(p.numel() for p in self.learning)
+
+    @property
+    def before(self) -> int:
+        """Parameters that would learn without fine-tuning."""
+        return sum(p.numel() for p in self.usual)
+
+    def memory(self, state: int) -> dict[str, dict[str, int]]:
+        """Bytes of weights, gradients and the optimizer: now, and if all learned.
+
+        ``state`` are those that the optimizer holds now; for all it is reckoned in proportion.
+        """
+        now, usual = sum(p.nbytes for p in self.learning), sum(p.nbytes for p in self.usual)
+        return {
+            "weights": {"now": self.held, "all_learns": self.held - self.added},
+            "gradients": {"now": now, "all_learns": usual},
+            "optimizer": {"now": state, "all_learns": round(state * usual / max(now, 1))},
+        }
 
     def spread(self, optimizers: Sequence[Optimizer]) -> None:
         """Give each layer's parameters their rate, in optimizers that have not yet taken a step."""

@@ -22,15 +22,17 @@ from ..data.prepare import Prepared
 from ..data.table import Table
 from ..errors import RecipeError
 from ..model import Model
+from ..pretrained import fine_tune
 from ..recipe import Recipe
 from ..run import RunFolder, environment, write_whole
 from ..training.checkpoint import Writer
 from ..training.loop import Hooks, Loop, Options
-from ..training.optimizers import OPTIMIZERS
+from ..training.optimizers import OPTIMIZERS, state_tensors
 from ..training.precision import Precision, choose_precision, count_multiplications
 from ..training.rate_finder import find_rate
 from ..training.schedules import SCHEDULES
 from ..training.surroundings import StopRequest
+from ..training.tuning import Tuned
 from .collect import collect, headline, validation
 from .sources import stratify_by
 
@@ -60,6 +62,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
     odds = row_odds(session) if training.oversample else None
     order = Order(rows, batch_size, seed=recipe.seed, odds=odds, lengths=batches.lengths(rows))
     precision = precision_for(session, model, batches, min(batch_size, len(rows)))
+    tuned = fine_tune(recipe, model)
     options = Options(
         total_steps=max(1, round(epochs_of(session) * order.steps_per_epoch)),
         validate_every=training.validate_every or order.steps_per_epoch,
@@ -73,6 +76,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         min_delta=training.early_stopping.min_delta if training.early_stopping else 0.0,
         keep_best=training.keep == "best",
         compile=training.compile,
+        constant=frozenset() if tuned is None else tuned.constant,
     )
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.say(
@@ -81,6 +85,8 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
     )
     write_environment(session, precision, parameters)
     hooks = make_hooks(session, model, batches, precision, options, stop)
+    if tuned is not None:
+        hooks.augment = opening(tuned, hooks.augment, options.total_steps, order.steps_per_epoch)
     optimizer = training.optimizer
     if optimizer.keywords()["lr"] == "find":
         lr = find_rate(
@@ -93,9 +99,12 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         session.recipe = Recipe(plain)
         write_whole(run.path / "recipe.yaml", recipes.dump(plain).encode())
         optimizer = session.recipe.training.optimizer
-    return Loop(
+    optimizers = OPTIMIZERS[optimizer.name](model, **optimizer.keywords())
+    if tuned is not None:
+        tuned.spread(optimizers)
+    loop = Loop(
         model,
-        OPTIMIZERS[optimizer.name](model, **optimizer.keywords()),
+        optimizers,
         SCHEDULES[training.schedule.name](**training.schedule.keywords()),
         batches,
         order,
@@ -105,6 +114,33 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         hooks=hooks,
         writer=Writer(run.checkpoints, keep=training.keep_checkpoints, logs=[run.path / "metrics.jsonl"]),
     )
+    if tuned is not None:
+        tell_tuning(session, tuned, loop)
+    return loop
+
+
+def opening(tuned: Tuned, augment: Any, total: int, epoch: float) -> Any:
+    """The change of whole batches, and before it what is to learn from the step."""
+
+    def before(batch: Batch, step: int) -> Batch:
+        tuned.before_step(step, total, epoch)
+        changed: Batch = augment(batch, step)
+        return changed
+
+    return before
+
+
+def tell_tuning(session: Session, tuned: Tuned, loop: Loop) -> None:
+    """How much learns, and the memory of it, beside what it would be if all did."""
+    memory = tuned.memory(sum(tensor.nbytes for tensor in state_tensors(loop.optimizers).values()))
+    before, now = (sum(part[key] for part in memory.values()) / 1e6 for key in ("all_learns", "now"))
+    session.console.say(
+        f"fine-tuning: {tuned.learns:,} of {tuned.before:,} parameters learn ({tuned.learns / tuned.before:.2%}); "
+        f"weights, gradients and optimizer take {now:,.1f} MB, if all learned {before:,.1f} MB"
+    )
+    facts = session.folder.read_json("environment.json")
+    share = {"learns": tuned.learns, "of": tuned.before, "share": tuned.learns / tuned.before}
+    session.folder.write_json("environment.json", {**facts, "fine_tuning": {**share, "bytes": memory}})
 
 
 def epochs_of(session: Session) -> float:

@@ -25,7 +25,8 @@ from ..data.store import cache_folder
 from ..data.table import Table
 from ..errors import RunError, UsageError
 from ..model import Model
-from ..pretrained import equip, put_weights
+from ..layers.lora import merge
+from ..pretrained import equip, fine_tune, put_weights, write_adapter
 from ..recipe import Recipe
 from ..report import write_card, write_report
 from ..run import RunFolder, build_model, make_columns, new_folder, write_whole
@@ -141,6 +142,7 @@ def build(recipe: Recipe, columns: Mapping[str, Column], modules: Mapping[str, n
     with reproducible(recipe.training.threads):
         model = build_model(recipe, columns, modules)  # type: ignore[arg-type]
         put_weights(recipe, columns, model)
+        fine_tune(recipe, model)
     return model
 
 
@@ -248,6 +250,7 @@ def work(session: Session) -> RunFolder:
         # From here on a signal ends the process at once: the last checkpoint is on disk, and a resumed run does what
         # follows again.
         model.load_state_dict(loop.chosen_weights())
+        settle(session, model)
         finish(session, model, batches, loop)
     return run
 
@@ -277,6 +280,13 @@ def cut_log(run: RunFolder, size: int) -> int:
     if there > size:
         os.truncate(path, size)
     return max(0, size - there)
+
+
+def settle(session: Session, model: Model) -> None:
+    """After fine-tuning: keep what was learned apart from its base, and make the model one that needs no base."""
+    if (tuned := fine_tune(session.recipe, model)) is not None:
+        write_adapter(session.folder, session.recipe, model, tuned)
+        merge(model)
 
 
 def finish(session: Session, model: Model, batches: Batches, loop: Loop) -> None:
