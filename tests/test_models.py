@@ -104,7 +104,7 @@ def test_the_table_holds_the_promised_names() -> None:
     assert list(encoders_for("image")) == NAMES
     assert encoders_for("vector")["mlp"] is MLP
     assert not set(encoders_for("vector")) & set(NAMES[1:])
-    assert list(encoders_for("sequence")) == [*STEPS, "conformer"]
+    assert list(encoders_for("sequence")) == [*STEPS, "conformer", "whisper"]
     assert list(encoders_for("tokens")) == [*STEPS, "bag", "sasrec", "gru4rec"]
     assert encoders_for("no such kind") == {}
 

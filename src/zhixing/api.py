@@ -92,6 +92,37 @@ class Run(RunFolder):
         wanted = Wanted(probabilities, coverage, sets, self.calibrations)
         return predict(self.settings, self.fitted, self.model, source, device=self.device, wanted=wanted)
 
+    def generate(
+        self, prompts: Any, *, stop: Sequence[str] = (), output: str | None = None, precision: str = "fp32", **search: Any
+    ) -> list[str]:
+        """Texts that follow beginnings, or (with an input) that are made of its cells: one for each prompt.
+
+        ``search`` are fields of the recipe's search: ``most``, ``temperature``, ``top_k``, ``top_p``, ``beams``, …
+        :class:`zhixing.verbs.generate.Writer` gives the same piece by piece as it is written.
+        """
+        from .verbs.generate import Plan, Writer
+
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        writer = Writer(self.settings, self.fitted, self.model, self.device, output=output, precision=precision)
+        texts = [""] * len(prompts)
+        for piece in writer.stream(prompts, Plan(search, tuple(stop))):
+            texts[piece.row] += piece.text
+        return texts
+
+    def embed(self, source: Any, *, input: str | None = None, normalise: bool = False) -> Any:
+        """What the model makes of each row before its heads: an array [N, D] of float32, rows in order.
+
+        ``input`` takes one input's encoding in place of the fusion of all; ``normalise`` makes each vector's length 1.
+
+        Raises:
+            DataError: a row cannot be read; it is named.
+        """
+        from .verbs.embed import embed
+
+        return embed(
+            self.settings, self.fitted, self.model, source, device=self.device, input_=input, normalise=normalise
+        )
+
     def explain(self, source: Any = None, *, part: str = "test", **wanted: Any) -> Any:
         """What each part of a row adds to the answer, for the rows of a source or of a split of the run's own data.
 

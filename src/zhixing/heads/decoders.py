@@ -5,7 +5,7 @@ Shape legend: B rows, T tokens of the text, S tokens of the input, D width, V to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -30,7 +30,7 @@ from ..layers.transformer import (
     Width,
 )
 from ..models.encoding import Encoding
-from .search import Search, stream
+from .search import Search, Steps, stream
 
 __all__ = ["CTC", "DECODERS", "Decoder", "RecurrentDecoder", "TransformerDecoder"]
 
@@ -65,9 +65,7 @@ class Decoder(nn.Module):
         """The texts [B, T'] that are found for the encodings, perhaps going on from a prompt [B, T]."""
         return torch.stack(list(self.stream(encoding, settings, most, prompt)), dim=1)
 
-    def stream(
-        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    def stream(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Steps:
         """The same texts as they grow: the tokens [B] of each step, PAD where a text has ended."""
         raise AssertionError(f"{type(self).__name__} has no stream")
 
@@ -232,15 +230,13 @@ class TransformerDecoder(Forced):
         return torch.cat([self.lead.expand(len(tokens), -1), tokens], dim=1) if len(self.lead) else tokens
 
     @torch.no_grad()
-    def stream(
-        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    def stream(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Steps:
         rows = len(encoding.pooled)
         read, room = torch.full((rows, 1), BEGIN, device=encoding.pooled.device), None
         if len(self.lead):
             prompt = self.after_lead(read[:, :0] if prompt is None else prompt)
         if prompt is not None:
-            given = torch.where(prompt == END, PAD, prompt.abs())
+            given = without_last_end(prompt.abs())
             longest, room = self.room_after(given)
             read, most = torch.cat([read, given], dim=1), min(most, longest)
         real, x_BTD = read > PAD, self.vectors(read)
@@ -299,6 +295,16 @@ class TransformerDecoder(Forced):
         finally:
             handle.remove()
         return seen[0][:, len(self.lead) :]
+
+
+def without_last_end(tokens: Tensor) -> Tensor:
+    """Texts [B, T] whose END, where one stands after all else, is padding: from there they go on.
+
+    >>> without_last_end(torch.tensor([[7, END, 8, END, 0], [7, 8, 9, 7, 8]])).tolist()
+    [[7, 3, 8, 0, 0], [7, 8, 9, 7, 8]]
+    """
+    left = (tokens > PAD).flip(1).cumsum(1).flip(1)  # real tokens from each place on
+    return torch.where((tokens == END) & (left == 1), PAD, tokens)
 
 
 def real_of(encoding: Encoding) -> Tensor:
@@ -370,9 +376,7 @@ class RecurrentDecoder(Forced):
             _, memory = self.step(tokens, memory)
         return torch.stack(weights, dim=1)
 
-    def stream(
-        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    def stream(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Steps:
         begin = torch.full((len(encoding.pooled),), BEGIN, device=encoding.pooled.device)
         logits, memory = self.step(begin, self.remember(encoding))
         return stream(logits, memory, self.step, settings, most)
@@ -423,12 +427,10 @@ class CTC(Decoder):
 
     def write(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Tensor:
         said: Tensor = self(encoding)
-        return self.keep(said, said)
+        return self.keep(said, said)[:, :most]
 
-    def stream(
-        self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        yield from self.write(encoding, settings, most, prompt).unbind(1)
+    def stream(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Steps:
+        yield from self.write(encoding, settings, most, prompt).unbind(1)  # all at once: what is sent back is too late
 
 
 DECODERS: dict[str, Callable[..., Any]] = {"transformer": TransformerDecoder, "gru": RecurrentDecoder, "ctc": CTC}

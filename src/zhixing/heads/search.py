@@ -5,7 +5,7 @@ Shape legend: B rows, K beams of a row, V tokens of the vocabulary, T tokens so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Annotated, Any, NamedTuple, Protocol, Self
 
 import torch
@@ -16,7 +16,7 @@ from ..columns.vocabulary import END, PAD
 from ..randomness import uniform_rows
 from ..settings import Settings
 
-__all__ = ["Search", "State", "search", "stream"]
+__all__ = ["Search", "State", "Steps", "search", "stream"]
 
 
 class Search(Settings):
@@ -44,6 +44,7 @@ class State(Protocol):
     def pick(self, rows: Tensor) -> Self: ...
 
 
+Steps = Generator[Tensor, Tensor | None, None]
 Advance = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
@@ -57,8 +58,10 @@ def search(
 @torch.no_grad()
 def stream(
     logits: Tensor, state: State, advance: Advance, settings: Search, most: int, room: Tensor | None = None
-) -> Iterator[Tensor]:
+) -> Steps:
     """The tokens [B] of each step as they are found, PAD where a text has ended; by beams, all of them at the end.
+
+    Who reads them may send back [B], True for texts that are to end here.
 
     ``room`` [B] is the most of each row, where that is less for some: a text that it cuts off has no END.
 
@@ -75,8 +78,10 @@ def stream(
         scores = allowed(penalised(logits.float(), used, settings))
         tokens = drawn(scores, rows, step, settings) if settings.temperature else scores.argmax(-1)
         tokens = torch.where(ended, PAD, tokens)
-        yield tokens
+        stopped = yield tokens
         ended = ended | (tokens == END)
+        if stopped is not None:
+            ended = ended | stopped
         if room is not None:
             ended = ended | (step + 1 >= room)
         if bool(ended.all()) or step + 1 == most:

@@ -48,7 +48,7 @@ class TextHead(Head):
         lead = column.lead()
         self.decoder: Decoder = DECODERS[name](width, column.spec().vocabulary, length + len(lead), **settings)
         self.forced, self.goal = self.decoder.forced, self.decoder.goal  # type: ignore[misc]
-        if isinstance(self.decoder, CTC) and search != Search():
+        if isinstance(self.decoder, CTC) and search != Search(most=search.most):
             raise UsageError(
                 "ctc takes the likeliest token of each step and has nothing to search",
                 place="search",

@@ -36,11 +36,10 @@ class LoRALinear(nn.Linear):
         super().__init__(base.in_features, base.out_features, bias=False, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.scale, self.dropout = alpha / rank, dropout
-        given = {"dtype": base.weight.dtype, "device": base.weight.device}
         drawn = torch.empty(rank, base.in_features, dtype=base.weight.dtype)  # on the CPU: on all devices the same
         nn.init.kaiming_uniform_(drawn, a=5**0.5)
         self.lora_a = nn.Parameter(drawn.to(base.weight.device))
-        self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank, **given))
+        self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         for parameter in base.parameters():
             parameter.requires_grad_(False)
         self.train(base.training)

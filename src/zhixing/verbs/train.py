@@ -24,8 +24,8 @@ from ..data.split import split
 from ..data.store import cache_folder
 from ..data.table import Table
 from ..errors import RunError, UsageError
-from ..model import Model
 from ..layers.lora import merge
+from ..model import Model
 from ..pretrained import equip, fine_tune, put_weights, write_adapter
 from ..recipe import Recipe
 from ..report import write_card, write_report

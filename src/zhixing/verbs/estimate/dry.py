@@ -25,6 +25,7 @@ from ...columns import Column
 from ...data.batches import Batch, ColumnBatch
 from ...layers.recurrent import CellWeights, gru_step, lstm_step, rnn_step
 from ...model import Model
+from ...pretrained import fine_tune
 from ...recipe import Recipe
 from ...run import build_model
 from ...training.guard import Guard
@@ -113,6 +114,7 @@ class Dry:
         with self.entered():
             custom = {name: copy.deepcopy(module) for name, module in (modules or {}).items()}
             self.model = build_model(recipe, columns, custom)  # type: ignore[arg-type]
+            fine_tune(recipe, self.model)
             self.weights = sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers()))
             self.gradients = sum(p.nbytes for p in self.model.parameters() if p.requires_grad)
             optimizers = OPTIMIZERS[chosen.name](self.model, **chosen.keywords())
