@@ -259,7 +259,10 @@ def beside_captum(run: zx.Run, rows: Rows) -> dict[str, float]:
         "grad_cam": (
             METHODS["grad_cam"](subject).cells[0],
             captum.LayerAttribution.interpolate(
-                captum.LayerGradCam(function, entry.encoder.features[3]).attribute(point, relu_attributions=True),
+                captum.LayerGradientXActivation(function, entry.encoder.features[3])
+                .attribute(point)
+                .sum(1, keepdim=True)
+                .relu(),
                 tuple(entry.shape[1:]), "bilinear",
             ),
         ),

@@ -162,10 +162,10 @@ def main() -> None:
     decoder = head.decoder
     for form in given.formats:
         decoder, published = decoder.to(FORMATS[form]), published.to(FORMATS[form])
-        started = time.perf_counter()
-        ready = decoder.ready()
-        packing = round(1000 * (time.perf_counter() - started), 1)
         for batch in given.batches:
+            started = time.perf_counter()
+            ready = decoder.ready(batch)
+            packing = round(1000 * (time.perf_counter() - started), 1)
             prompts = prompts_of(column, batch, given.prompt - 1)
             read = order[torch.cat([torch.full((batch, 1), BEGIN), prompts], dim=1)]
             told = agreement(
@@ -173,7 +173,7 @@ def main() -> None:
             )
             figures = compare(
                 lambda prompts=prompts, ready=ready: ours(ready, prompts, given.tokens),  # type: ignore[misc]
-                lambda read=read: theirs(published, read, given.tokens),  # type: ignore[misc]
+                lambda read=read, published=published: theirs(published, read, given.tokens),  # type: ignore[misc]
                 given.rounds,
             )
             print(json.dumps({"format": form, "batch": batch, **figures, "packing_ms": packing, **told}), flush=True)

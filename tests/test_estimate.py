@@ -85,6 +85,13 @@ def test_a_dry_step_counts_what_a_real_one_takes(kind: str, encoder: str) -> Non
     assert dry.activations == pytest.approx(max(most, 0), rel=0.02)
 
 
+@pytest.mark.parametrize("encoder", ["gru", "lstm", "rnn"])
+def test_precision_is_chosen_as_training_does(encoder: str) -> None:
+    """Which takes a way forward without a way back."""
+    recipe, columns = parts_of("series", encoder, "category", precision="auto")
+    assert Dry(recipe, columns, CPU).step(4).precision.reason != "asked for"
+
+
 @pytest.mark.parametrize("head", ["labels", "number", "series", "tags", "text transformer", "text gru", "text ctc"])
 def test_any_head(head: str) -> None:
     recipe, columns = parts_of("text", "gru", head)

@@ -147,14 +147,38 @@ def test_occlusion_of_tokens_is_captums(trained: Trained) -> None:
 
 
 def test_grad_cam_is_captums(trained: Trained, digits: dict[str, list[Any]]) -> None:
+    """Slope times activation in each cell of the layer, over all its units."""
     run = trained("digits", "cnn", layers=[8, 16], dense=[32])
     subject = subject_of(run, {"picture": digits["picture"]})
     encoder: Any = subject.entries[0].encoder
-    layer = captum.LayerGradCam(function_of(subject), encoder.features[-2])  # 6 x 6 cells; the last has 4 x 4
+    layer = captum.LayerGradientXActivation(function_of(subject), encoder.features[-2])  # 6 x 6; the last has 4 x 4
     assert tuple(encoder.features(subject.points[0]).shape[2:]) == (4, 4)
-    cams = layer.attribute(subject.points[0].clone().requires_grad_(), relu_attributions=True)
+    cams = layer.attribute(subject.points[0].clone().requires_grad_()).sum(1, keepdim=True).relu()
     wanted = captum.LayerAttribution.interpolate(cams, (8, 8), "bilinear")
     torch.testing.assert_close(METHODS["grad_cam"](subject).cells[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+class MeanOfMap(zx.Encoder):
+    """The kind of network that Grad-CAM was made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+        self.width = self.token_width = 8
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
+        maps = self.layers(values)
+        return Encoding(maps.mean((2, 3)), maps.flatten(2).transpose(1, 2), grid=(6, 6))
+
+
+def test_where_a_map_is_averaged_it_is_the_grad_cam_of_2017(tmp_path: Path, digits: dict[str, list[Any]]) -> None:
+    run = zx.train(digits, target="label", encoder=MeanOfMap(), epochs=2, lr=0.01, out=tmp_path / "run")
+    subject = subject_of(run, {"picture": digits["picture"]})
+    encoder: Any = subject.entries[0].encoder
+    layer = captum.LayerGradCam(function_of(subject), encoder.layers)
+    cams = layer.attribute(subject.points[0].clone().requires_grad_(), relu_attributions=True)
+    wanted = captum.LayerAttribution.interpolate(cams, (8, 8), "bilinear")
+    torch.testing.assert_close(METHODS["grad_cam"](subject).cells[0], wanted, rtol=1e-4, atol=1e-6)
 
 
 class Behind(nn.Module):

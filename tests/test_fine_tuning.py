@@ -31,7 +31,7 @@ from zhixing.verbs.predict import predict
 from zhixing.verbs.train import Stopped, resume, train
 
 CPU = torch.device("cpu")
-TRAINING = {"epochs": 3, "batch_size": 8, "threads": 1, "precision": "fp32", "log_every": 1}
+TRAINING = {"epochs": 2, "batch_size": 8, "threads": 1, "precision": "fp32", "log_every": 1}
 EVERYWHERE = {"name": "lora", "targets": "all", "rank": 2, "dropout": 0.2}
 METHODS: dict[str, Any] = {
     "frozen": "frozen",
@@ -54,7 +54,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("films") / "films.jsonl"
     rows = [
-        {"text": f"a {'very ' * (n % 3)}{label} film so the {label}", "label": label, "length": "long" if n % 3 else "short"}
+        {
+            "text": f"a {'very ' * (n % 3)}{label} film so the {label}",
+            "label": label,
+            "length": "long" if n % 3 else "short",
+        }
         for n in range(30)
         for label in ("good", "bad")
     ]
@@ -128,16 +132,21 @@ def test_lora_is_its_equation_starts_as_the_base_and_merges() -> None:
 
 @pytest.mark.parametrize("name", ["conformer", "transformer", "vit"])
 def test_targets_are_found_by_name_in_blocks(name: str) -> None:
-    kinds = {"vit": Spec("image", (1, 8, 8)), "conformer": Spec("audio", (40, 8))}
+    specs = {"vit": Spec("image", (1, 8, 8)), "conformer": Spec("audio", (40, 8))}
     settings: dict[str, Any] = {"patch": 4} if name == "vit" else {}
-    net = ENCODERS[name](kinds.get(name, Spec("sequence", (6, 4))), width=8, depth=2, heads=2, **settings)
-    Tuned(nn.Sequential(net), {"0": True}, LoRA())
-    found = [path for path, module in net.named_modules() if isinstance(module, LoRALinear)]
-    assert len(found) == 4
-    assert {path.rpartition(".")[2] for path in found} == {"query", "value"}
+
+    def paths(**asked: Any) -> list[str]:
+        net = ENCODERS[name](specs.get(name, Spec("sequence", (6, 4))), width=8, depth=2, heads=2, **settings)
+        Tuned(nn.Sequential(net), {"0": True}, LoRA(**asked))
+        return [path for path, module in net.named_modules() if isinstance(module, LoRALinear)]
+
+    assert len(paths()) == 4
+    assert {path.rpartition(".")[2] for path in paths()} == {"query", "value"}
+    everywhere = paths(targets="all")
+    assert {"query", "key", "value", "out"} <= {path.rpartition(".")[2] for path in everywhere}
+    assert all("blocks" in path for path in everywhere)
     with pytest.raises(UsageError, match=r"no linear layers called quary. Did you mean 'query'"):
-        Tuned(nn.Sequential(net.__class__(kinds.get(name, Spec("sequence", (6, 4))), width=8, depth=1, heads=2, **settings)),
-              {"0": True}, LoRA(targets=("quary",)))  # fmt: skip
+        paths(targets=("quary",))
 
 
 def test_a_base_without_linear_layers_is_told_of() -> None:
@@ -169,7 +178,11 @@ def test_layers_of_a_transformer_are_what_enters_and_its_blocks() -> None:
     net = ENCODERS["transformer"](SPECS["tokens"], width=8, depth=3, heads=2, pooling="cls", positions="learned")
     first, *blocks = layers_of(net)
     named = {id(p): name for name, p in net.named_parameters()}
-    assert {named[id(p)] for p in first.parameters} == {"cls", "steps.embedding.weight", "blocks.positions.table.weight"}
+    assert {named[id(p)] for p in first.parameters} == {
+        "cls",
+        "steps.embedding.weight",
+        "blocks.positions.table.weight",
+    }
     for number, layer in enumerate(blocks):
         names = {named[id(p)] for p in layer.parameters}
         own = {name for name in names if name.startswith(f"blocks.blocks.{number}.")}
@@ -183,7 +196,12 @@ def test_lower_layers_learn_more_slowly(name: str) -> None:
     net = nn.ModuleDict({"base": nn.Sequential(*(nn.Linear(3, 3) for _ in range(3))), "head": nn.Linear(3, 1)})
     tuned = Tuned(net, {"base": True}, Full(decay=0.5))
     optimizers = OPTIMIZERS[name](net, lr=0.1, weight_decay=0.01)
-    plain = {id(p): g for one in OPTIMIZERS[name](net, lr=0.1, weight_decay=0.01) for g in one.param_groups for p in g["params"]}
+    plain = {
+        id(p): g
+        for one in OPTIMIZERS[name](net, lr=0.1, weight_decay=0.01)
+        for g in one.param_groups
+        for p in g["params"]
+    }
     tuned.spread(optimizers)
     seen = 0
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -201,7 +219,8 @@ def test_lower_layers_learn_more_slowly(name: str) -> None:
 def test_layers_open_from_the_top_and_closed_ones_work_as_in_use() -> None:
     blocks = [nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)) for _ in range(3)]
     base = nn.ModuleList([nn.ModuleDict({"x": block}) for block in blocks])
-    net = nn.ModuleDict({"base": base, "head": nn.Linear(3, 1)})
+    head = nn.Linear(3, 1)
+    net = nn.ModuleDict({"base": base, "head": head})
 
     def state(tuned: Tuned, step: int) -> list[bool]:
         net.train()
@@ -210,8 +229,8 @@ def test_layers_open_from_the_top_and_closed_ones_work_as_in_use() -> None:
             learns = [p.requires_grad for p in block.parameters()]
             assert len(set(learns)) == 1
             assert all(module.training == learns[0] for module in block)
-        assert net["head"].training
-        assert net["head"].weight.requires_grad
+        assert head.training
+        assert head.weight.requires_grad
         return [next(block.parameters()).requires_grad for block in blocks]
 
     tuned = Tuned(net, {"base": True}, Gradual(by=0.5))
@@ -226,13 +245,14 @@ def test_layers_open_from_the_top_and_closed_ones_work_as_in_use() -> None:
 
 
 def test_what_somebody_has_frozen_stays_so() -> None:
-    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 1))
-    net[0][0].weight.requires_grad_(False)
+    low = nn.Linear(2, 2)
+    net = nn.Sequential(nn.Sequential(low, nn.Linear(2, 2)), nn.Linear(2, 1))
+    low.weight.requires_grad_(False)
     tuned = Tuned(net, {"0": False}, Gradual(by=0.5))
     for step in range(4):
         tuned.before_step(step, 4, 1.0)
-        assert not net[0][0].weight.requires_grad
-    assert net[0][0].bias.requires_grad
+        assert not low.weight.requires_grad
+    assert low.bias.requires_grad
     assert tuned.constant == frozenset()
 
 
@@ -274,13 +294,13 @@ def test_a_run_is_whole_and_its_base_untouched(
     assert len(answers) == 2
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["frozen", "gradual", "lora everywhere"])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     name: str, base: Path, films: Path, runs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import zhixing.verbs.assemble as assemble
 
-    settings = {"average": 0.9, "checkpoint_every": 2, "keep": "best"}
+    settings: dict[str, Any] = {"average": 0.9, "checkpoint_every": 2, "keep": "best"}
     alone, out = runs(METHODS[name], **settings), tmp_path / "run"
     asked = [0]
 
@@ -328,7 +348,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
 def test_an_adapter_and_its_base_are_the_merged_run(
     name: str, base: Path, runs: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run = runs(METHODS[name], checkpoint_every=2, keep="last")
+    run = runs(METHODS[name])
     alone = tmp_path / "moved.safetensors"
     shutil.copy(run / "adapter.safetensors", alone)
     assert all("lora" in key or not key.startswith("encoders.") for key in load_file(alone))
@@ -350,7 +370,7 @@ def batch_of(columns: Any, texts: list[str]) -> Any:
     from zhixing.data.batches import Batch, ColumnBatch
 
     done = columns["text"].tensorize(pa.array(texts), Path)
-    rows = [part.long() for part in torch.from_numpy(done.values).split(done.lengths.tolist())]
+    rows = [part.long() for part in torch.split(torch.from_numpy(done.values), done.lengths.tolist())]
     values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return Batch({"text": ColumnBatch(values, values > 0)}, torch.arange(len(texts)))
 
@@ -403,17 +423,24 @@ def test_without_a_base_there_is_nothing_to_tune(films: Path, tmp_path: Path) ->
 def test_the_command_takes_it_as_a_setting(
     base: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["train", str(films), "--target", "label", "--encoder", str(base), "--device", "cpu", "--epochs", "1"]
-    main([*command, "--out", str(tmp_path / "run"), "--set", "training.fine_tuning=lora", "training.threads=1"])
+    command = ["train", str(films), "--target", "label", "--device", "cpu", "--epochs", "1"]
+    command += ["--set", f"inputs.text.encoder={base}", "data.unused=[length]", "training.threads=1"]
+    main([*command, "training.fine_tuning=lora", "--out", str(tmp_path / "run")])
     told = capsys.readouterr()
     assert "parameters learn (" in told.out + told.err
     plain = load_recipe(tmp_path / "run" / "recipe.yaml")["training"]
-    assert plain["fine_tuning"] == {"name": "lora", "rank": 8, "alpha": 16.0, "targets": ["query", "value"], "dropout": 0.0}
+    assert plain["fine_tuning"] == {
+        "name": "lora",
+        "rank": 8,
+        "alpha": 16.0,
+        "targets": ["query", "value"],
+        "dropout": 0.0,
+    }
     assert plain["optimizer"]["lr"] == LoRA.rate
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--out", str(tmp_path / "other"), "--set", "training.fine_tuning.name=lora",
-              "training.fine_tuning.rank=0", "training.fine_tuning.targts=all"])  # fmt: skip
+        main([*command, "training.fine_tuning.name=lora", "training.fine_tuning.rank=0",
+              "training.fine_tuning.targts=all", "--out", str(tmp_path / "other")])  # fmt: skip
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert "training.fine_tuning.rank" in told
-    assert "Did you mean 'targets'" in told
+    wrong = capsys.readouterr().err
+    assert "training.fine_tuning.rank" in wrong
+    assert "Did you mean 'targets'" in wrong

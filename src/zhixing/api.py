@@ -93,7 +93,13 @@ class Run(RunFolder):
         return predict(self.settings, self.fitted, self.model, source, device=self.device, wanted=wanted)
 
     def generate(
-        self, prompts: Any, *, stop: Sequence[str] = (), output: str | None = None, precision: str = "fp32", **search: Any
+        self,
+        prompts: Any,
+        *,
+        stop: Sequence[str] = (),
+        output: str | None = None,
+        precision: str = "fp32",
+        **search: Any,
     ) -> list[str]:
         """Texts that follow beginnings, or (with an input) that are made of its cells: one for each prompt.
 

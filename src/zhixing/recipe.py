@@ -403,6 +403,8 @@ def step_into(here: Any, part: Any) -> Any:
         fields = getattr(member, "model_fields", {})
         if part in fields:
             return fields[part].annotation
+        if get_origin(member) is Annotated and (found := step_into(member, part)) is not None:  # a choice, or nothing
+            return found
     return None
 
 

@@ -70,9 +70,7 @@ def open_writer(model: Path, device: str, flags: dict[str, Any], output: str | N
 @click.option("--output", metavar="COLUMN", help="Which text, where the model writes several.")
 @device
 @as_json
-def generate(
-    model: Path, prompts: tuple[str, ...], output: str | None, device: str, json_: bool, **flags: Any
-) -> None:
+def generate(model: Path, prompts: tuple[str, ...], output: str | None, device: str, json_: bool, **flags: Any) -> None:
     """Write what follows PROMPTS, with a run or a published model (its folder, or a .gguf file).
 
     With a run that has an input, a prompt is a cell of it: a text to translate, a recording to write down. A single -

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..columns.vocabulary import BEGIN, END, PAD
 from ..errors import DataError, UsageError
 from ..layers.attention import Attention
-from ..layers.packed import PackedLinear, packed, packs
+from ..layers.packed import packed, packed_linear
 from ..layers.recurrent import AdditiveAttention
 from ..layers.transformer import (
     BlockSettings,
@@ -69,9 +69,9 @@ class Decoder(nn.Module):
         """The same texts as they grow: the tokens [B] of each step, PAD where a text has ended."""
         raise AssertionError(f"{type(self).__name__} has no stream")
 
-    def ready(self) -> Self:
-        """A copy for writing alone, which it does faster on a CPU; weights that it does not lay out anew are shared."""
-        return packed(self)
+    def ready(self, rows: int) -> Self:
+        """A copy for writing ``rows`` texts at a time, faster on a CPU; weights not laid out anew are shared."""
+        return packed(self, rows)
 
     def looks(self, encoding: Encoding, target: Tensor) -> Tensor | None:
         """Where the decoder looks in the input as it writes each token of the targets, [B, T, S]; None if nowhere."""
@@ -195,10 +195,10 @@ class TransformerDecoder(Forced):
         self.stack = Transformer(width, depth, blocks, length=length, cross=bool(width_in) and not self.prefix)
         self.out: nn.Module | None = None if tie else nn.Linear(width, vocabulary, bias=False)
 
-    def ready(self) -> Self:
-        out = super().ready()
-        if out.out is None and packs(self.embed.weight):
-            out.out = PackedLinear(self.embed.weight)
+    def ready(self, rows: int) -> Self:
+        out = super().ready(rows)
+        if out.out is None:
+            out.out = packed_linear(self.embed.weight, None, rows)
         return out
 
     def vectors(self, tokens: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Linear layers whose weights lie as the processor reads them fastest, for use without gradients.
 
 A product with a few rows spends its time on reading weights. oneDNN reads them in blocks, and brings a plain matrix
-into that form at every call; here it is done once. The answers are the same but for the order of sums.
+into that form at every call; here it is done once. Of a single row in float32 a sum of the matrix's rows, weighted by
+the input, is faster, where there are more outputs than inputs. The answers are the same but for the order of sums.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PackedLinear", "packed", "packs"]
+__all__ = ["PackedLinear", "TransposedLinear", "packed", "packed_linear"]
 
-ROWS = 64  # that the layout is chosen for; measured, one for a single row is no faster for it and slower for more
+ROWS = 64  # that oneDNN lays out for; measured, a layout for a single row is no faster for it and slower for more
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def packs(weight: Tensor) -> bool:
     """Whether products with this weight gain from another layout: those of oneDNN, on a processor that it knows."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     if weight.dtype == torch.bfloat16:
@@ -50,13 +51,38 @@ class PackedLinear(nn.Module):
         return out
 
 
-def packed(module: Module) -> Module:
-    """A copy whose linear layers are packed where that helps. All other weights are shared with the original, so that
-    it is for use as long as these stay as they are."""
+class TransposedLinear(nn.Module):
+    """The same with a copy of the weight as [in, out]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.across = weight.detach().t().contiguous()
+        self.bias = None if bias is None else bias.detach()
+
+    def extra_repr(self) -> str:
+        return f"in_features={len(self.across)}, out_features={self.across.shape[1]}, bias={self.bias is not None}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x @ self.across
+        return out if self.bias is None else out + self.bias
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None, rows: int) -> nn.Module | None:
+    """The fastest layer with this weight for batches of ``rows``; None: the plain one is."""
+    if not packs(weight):
+        return None
+    if rows > 1 or weight.dtype != torch.float32:
+        return PackedLinear(weight, bias)
+    return TransposedLinear(weight, bias) if weight.shape[0] > weight.shape[1] else None
+
+
+def packed(module: Module, rows: int) -> Module:
+    """A copy for batches of ``rows``, whose linear layers are laid out anew where that helps. All other weights are
+    shared with the original, so that it is for use as long as these stay as they are."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     out = copy.deepcopy(module, shared).eval()
     for parent in list(out.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and packs(child.weight):
-                setattr(parent, name, PackedLinear(child.weight, child.bias))
+            if type(child) is nn.Linear and (faster := packed_linear(child.weight, child.bias, rows)) is not None:
+                setattr(parent, name, faster)
     return out

@@ -202,7 +202,7 @@ class Tuned:
             torch.default_generator.manual_seed(fold(seed, "fine-tuning") >> 1)
             for base in modules:
                 method.enter(base)
-        self.layers = [layers_of(base) for base in modules]
+        self.layers = [layers for base in modules if (layers := layers_of(base))]
         self.quiet = [module for base in modules for module in method.quiet(base)]
         # What somebody has frozen in a module of their own is not ours to open.
         self.free = [[[p for p in layer.parameters if p.requires_grad] for layer in base] for base in self.layers]

@@ -78,7 +78,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         compile=training.compile,
         constant=frozenset() if tuned is None else tuned.constant,
     )
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad) if tuned is None else tuned.before
     console.say(
         f"{parameters:,} parameters, {options.total_steps} steps of {order.batch_size} rows, "
         f"{precision.name} on {session.device} ({precision.reason})"

@@ -18,6 +18,7 @@ __all__ = ["TEMPLATES", "Chat", "Template", "Turn"]
 
 Role = Literal["system", "user", "assistant"]
 START, STOP = "<|im_start|>", "<|im_end|>"
+AS_IT_IS = Plan()
 NAMES = {"user": "User", "assistant": "Assistant"}
 
 
@@ -115,10 +116,10 @@ class Chat:
         self.system = [Turn("system", system)] if system else []
         self.turns: list[Turn] = []
         self.forgotten = 0
-        # A beginning may fill half of what the model reads; the token before all texts takes a place of it.
-        self.window = (writer.column.spec().shape[0]) // 2
+        lead = len(writer.column.lead())  # a beginning may fill half of what the model reads, this included
+        self.window = (writer.column.spec().shape[0] + lead) // 2 - lead
 
-    def say(self, text: str, plan: Plan = Plan()) -> Iterator[Piece]:
+    def say(self, text: str, plan: Plan = AS_IT_IS) -> Iterator[Piece]:
         """Pieces of the answer; it is part of the conversation once they are read to the end.
 
         Raises:

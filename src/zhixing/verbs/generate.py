@@ -27,6 +27,7 @@ from ..data.batches import Batches
 from ..data.prepare import encode_all
 from ..data.table import Problem
 from ..errors import DataError, UsageError, did_you_mean
+from ..heads.decoders import Decoder
 from ..heads.search import Search
 from ..heads.text import TextHead, as_texts
 from ..model import Model, blank_encoding
@@ -181,8 +182,8 @@ class Writer:
         assert isinstance(head, TextHead)
         assert isinstance(column, Text)
         self.head, self.column, self.dtype = head, column, FORMATS[precision]
-        own = head.decoder
-        self.decoder = (own if precision == "fp32" else copy.deepcopy(own).to(self.dtype)).eval().ready()
+        self.decoder = head.decoder if precision == "fp32" else copy.deepcopy(head.decoder).to(self.dtype)
+        self.kept: dict[bool, Decoder] = {}
         self.problems: list[Problem] = []
         self.rates = Rates()
 
@@ -229,7 +230,8 @@ class Writer:
         tails = [Tail(self.column, stop) for _ in range(len(encoding.pooled))]
         self.rates = Rates()
         encoding = encoding._replace(pooled=encoding.pooled.to(self.dtype), tokens=encoding.tokens.to(self.dtype))
-        steps = self.decoder.stream(encoding, settings, settings.most or self.head.most, prompt)
+        decoder = self.ready(len(tails))
+        steps = decoder.stream(encoding, settings, settings.most or self.head.most, prompt)
         stopped: Tensor | None = None
         while True:
             try:
@@ -247,6 +249,13 @@ class Writer:
         for row, tail in enumerate(tails):
             if tail.ended is None:
                 yield Piece(row, tail.close("length"), "length")
+
+    def ready(self, rows: int) -> Decoder:
+        """The decoder, laid out for so many texts; kept for the next time."""
+        one = rows == 1
+        if one not in self.kept:
+            self.kept = {one: self.decoder.eval().ready(rows)}  # and no other, which would take as much memory
+        return self.kept[one]
 
     def clock(self, started: float, tokens: int) -> None:
         rates = self.rates

@@ -89,10 +89,7 @@ def cam_of(total: Tensor, seen: Seen) -> tuple[Tensor, tuple[int, int] | None] |
         if int((slopes.abs().sum(-1) > 0).sum(1).max()) < 2:
             continue
         real = encoding.mask if encoding.mask is not None and encoding.mask.shape == tokens.shape[:2] else None
-        count = tokens.shape[1] if real is None else real.sum(1, keepdim=True).clamp(min=1)
-        slopes = slopes if real is None else slopes * real.unsqueeze(-1)
-        weights = slopes.sum(1) / count
-        cam = torch.einsum("btd,bd->bt", tokens, weights).relu()
+        cam = (tokens * slopes).sum(-1).relu()
         return (cam if real is None else cam * real).detach(), grid_of(layer, encoding)
     return None
 
@@ -119,8 +116,12 @@ def spread(entry: Entry, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor
 
 
 def grad_cam(subject: Subject, *, seed: int = 0) -> Maps:
-    """The last map's cells, weighted by the mean slope of each of its units; what speaks against is left out (Selvaraju
-    et al. 2017, arXiv:1610.02391).
+    """The last map's cells, each unit weighted by its slope there; what speaks against is left out.
+
+    Selvaraju et al. 2017 (arXiv:1610.02391) weight a unit by its mean slope over all cells. Where the map is averaged
+    before the answer, slopes are the same in all cells and this is theirs; elsewhere the mean blames cells that the
+    answer does not hang on (Draelos and Carin 2020, arXiv:2011.08891, whose HiResCAM this is), which shows in deletion
+    curves.
 
     The map is that of an encoding's tokens: the last feature map of a convolutional network that is 5 cells or more on
     a side (the last of all, where none is), the states of steps.

@@ -284,9 +284,9 @@ def lstm_cell(x_BF: Tensor, h_BD: Tensor, weights: CellWeights) -> Tensor:
     whose size was found by trying widths and numbers of features (torch 2.13): right to about a tenth."""
     width = -(-h_BD.shape[1] // 16) * 16
     out = lstm_step(x_BF, h_BD, h_BD, weights)[0]
-    workspace = torch.zeros(len(x_BF), 6 * max(x_BF.shape[1], width) + 4 * width)
-    assert out.grad_fn is not None
-    out.grad_fn.metadata["workspace"] = workspace  # type: ignore[index]  # there until the graph is let go
+    if out.grad_fn is not None:  # there is a way back, and it is kept until the graph is let go
+        workspace = torch.zeros(len(x_BF), 6 * max(x_BF.shape[1], width) + 4 * width)
+        out.grad_fn.metadata["workspace"] = workspace  # type: ignore[index]
     return out
 
 
