@@ -33,7 +33,7 @@ ROWS = 500
 SUBJECT = re.compile(r"^Subject:[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE | re.IGNORECASE)
 KINDS = {
     "scratch": ["training.optimizer.lr=5e-4", "training.epochs=5"],
-    "full": ["training.fine_tuning=full"],
+    "full": ["training.fine_tuning=full", "training.optimizer.lr=2e-4"],
     "lora": ["training.fine_tuning=lora"],
     "lora_all": ["training.fine_tuning={name: lora, targets: all, rank: 16, alpha: 32}"],
 }

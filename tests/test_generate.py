@@ -26,7 +26,8 @@ from zhixing.commands.generate import generate
 from zhixing.errors import DataError, UsageError
 from zhixing.heads import decoders
 from zhixing.heads.search import Search
-from zhixing.layers.packed import PackedLinear, TransposedLinear, packed_linear
+from zhixing.layers.feedforward import FeedForward
+from zhixing.layers.packed import PackedFeedForward, PackedLinear, TransposedLinear, packed, packed_linear
 from zhixing.model import Model, blank_encoding
 from zhixing.recipe import Recipe
 from zhixing.run import build_model, make_columns
@@ -165,6 +166,18 @@ def test_packed_weights_say_what_the_weights_say(positions: str, rows: int, kind
     with torch.no_grad():
         torch.testing.assert_close(ready(blank, target), plain(blank, target), rtol=1e-4, atol=1e-4)
     assert torch.equal(*(one.write(blank, Search(), 30, target) for one in (ready, plain)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kind", "hidden"), [("swiglu", 24), ("geglu", 24), ("swiglu", 6), ("relu", 24)])
+@pytest.mark.parametrize("rows", [1, 4])
+@torch.no_grad()
+def test_a_gate_and_the_way_up_may_be_one_product(kind: Any, hidden: int, rows: int, bias: bool) -> None:
+    torch.manual_seed(3)
+    plain, x = nn.Sequential(FeedForward(16, hidden=hidden, kind=kind, bias=bias)), torch.randn(rows, 3, 16)
+    faster = packed(plain, rows)
+    assert isinstance(faster[0], PackedFeedForward) == (kind != "relu" and (rows > 1 or hidden > 8))
+    torch.testing.assert_close(faster(x), plain(x))
 
 
 @pytest.mark.parametrize("bias", [True, False])

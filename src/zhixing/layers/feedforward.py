@@ -50,10 +50,14 @@ class FeedForward(nn.Module):
     def extra_repr(self) -> str:
         return f"kind={self.kind}"
 
+    def open(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """What comes out of ``gate``, where there is one, and of ``up``."""
+        hidden = self.up(x)
+        return (None if self.gate is None else self.gate(x)), hidden
+
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.up(x)
-        if self.gate is not None:
-            gate = self.gate(x)
+        gate, hidden = self.open(x)
+        if gate is not None:
             hidden = hidden * (F.silu(gate) if self.kind == "swiglu" else F.gelu(gate, approximate="tanh"))
         elif self.kind == "relu":
             hidden = F.relu(hidden)
