@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .files import RunFiles, mapping, number
-from .files import read_object
+from .files import RunFiles, mapping, number, read_object
 from .markup import Html, esc, join, note, table
 
 __all__ = ["estimates_section"]

@@ -10,8 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from .axes import WIDTH, stroke, svg, words
-from .files import RunFiles, mapping, number, sequence
-from .files import read_object
+from .files import RunFiles, mapping, number, read_object, sequence
 from .markup import Html, esc, figure, figure_text, join, name, note, picture, shorten, table
 
 __all__ = ["explanations_section", "page", "said"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .charts import Line, line_chart
-from .files import RunFiles, flatten, mapping, number, sequence
-from .files import read_object
+from .files import RunFiles, flatten, mapping, number, read_object, sequence
 from .markup import Html, cut_table, esc, figure, figure_text, join, name, note, picture, table
 
 __all__ = ["health_section"]
