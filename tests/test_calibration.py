@@ -19,6 +19,7 @@ from torch import Tensor
 import zhixing as zx
 from zhixing.calibration import CALIBRATIONS, Classes, Ranges, calibration_for, dump, parse
 from zhixing.calibration.conformal import Quantiles, adaptive_scores, threshold_scores
+from zhixing.calibration.outputs import spread_chances
 from zhixing.calibration.temperature import fit_temperature
 from zhixing.cli import main
 from zhixing.errors import RunError, UsageError
@@ -121,6 +122,14 @@ def test_adaptive_sets_are_fairer_to_rows_that_are_hard() -> None:
         inside = fitted.members(logits[6000:], 0.9, sets).gather(1, target[6000:, None])[:, 0]  # type: ignore[arg-type]
         gap[sets] = abs(inside[hard_row[6000:]].double().mean() - inside[~hard_row[6000:]].double().mean()).item()
     assert gap["adaptive"] < 0.05 < gap["threshold"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 1000])
+def test_chances_are_spread_evenly_and_of_themselves_uniform(rows: int) -> None:
+    found = spread_chances(rows, "set")
+    assert sorted((found * rows).floor().int().tolist()) == list(range(rows))
+    several = torch.stack([spread_chances(rows, f"key {i}")[0] for i in range(2000)]).sort().values
+    assert (several - (torch.arange(2000) + 0.5) / 2000).abs().max() < 1.63 / math.sqrt(2000)  # Kolmogorov, 1 %
 
 
 def test_scores_tell_apart_what_is_one_as_a_probability() -> None:

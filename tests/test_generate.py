@@ -27,6 +27,7 @@ from zhixing.errors import DataError, UsageError
 from zhixing.heads import decoders
 from zhixing.heads.search import Search
 from zhixing.layers.feedforward import FeedForward
+from zhixing.layers.lora import LoRALinear
 from zhixing.layers.packed import PackedFeedForward, PackedLinear, TransposedLinear, packed, packed_linear
 from zhixing.model import Model, blank_encoding
 from zhixing.recipe import Recipe
@@ -192,6 +193,18 @@ def test_packed_layers_beside_the_plain_one(bias: bool, dtype: torch.dtype, size
     if faster is not None:
         torch.testing.assert_close(faster(x), plain(x))
         assert repr(faster).endswith(f"in_features={size[0]}, out_features={size[1]}, bias={bias})")
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_an_adapter_on_a_gate_is_not_lost_in_packing(rows: int) -> None:
+    torch.manual_seed(0)
+    layer = FeedForward(16, hidden=48, kind="swiglu")
+    assert layer.gate is not None
+    layer.gate = LoRALinear(layer.gate, rank=2, alpha=4.0)
+    torch.nn.init.normal_(layer.gate.lora_b)
+    x = torch.randn(rows, 3, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(packed(nn.ModuleList([layer]), rows)[0](x), layer(x))
 
 
 def test_weights_that_cannot_be_packed_stay_as_they_are() -> None:

@@ -22,7 +22,7 @@ from ..columns.number import Number
 from ..columns.series import Series
 from ..heads import CategoryHead, Head, NumberHead, SeriesHead
 from ..heads.category import calibration_error, reliability
-from ..randomness import uniform
+from ..randomness import permutation, uniform
 from .conformal import Quantiles, adaptive_scores, threshold_scores
 from .temperature import fit_temperature
 
@@ -31,6 +31,12 @@ __all__ = ["ASKED", "Calibration", "Classes", "Ranges", "Sets"]
 ASKED = 0.9  # the coverage that is looked at where none is asked for
 Sets = Literal["threshold", "adaptive"]
 MOST_SCORES = 5_000  # of all quantities together
+
+
+def spread_chances(rows: int, key: str) -> Tensor:
+    """A random number in [0, 1) for each of so many rows, one from each of as many equal stretches: of themselves they
+    move the coverage by less than one row, where independent ones would move it by a point among a thousand rows."""
+    return torch.from_numpy((permutation(rows, key, "stretch") + uniform(rows, key)) / max(1, rows))
 
 
 class Calibration(ABC):
@@ -90,7 +96,7 @@ class Classes(Calibration):
             return None
         temperature = fit_temperature(logits, target)
         own = target[:, None]
-        chance = torch.from_numpy(uniform(len(target), "calibration"))
+        chance = spread_chances(len(target), "calibration")
         scores = {
             "threshold": threshold_scores(logits / temperature).gather(1, own)[:, 0],
             "adaptive": adaptive_scores(logits / temperature, chance).gather(1, own)[:, 0],
@@ -118,7 +124,7 @@ class Classes(Calibration):
         if sets == "threshold":
             scores = threshold_scores(logits)
         else:
-            scores = adaptive_scores(logits, torch.from_numpy(uniform(len(logits), "set")))
+            scores = adaptive_scores(logits, spread_chances(len(logits), "set"))
         return scores <= self.scores[sets].at(coverage)
 
     def region(

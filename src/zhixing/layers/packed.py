@@ -116,4 +116,6 @@ def joins(module: nn.Module, rows: int) -> TypeGuard[FeedForward]:
     """Whether this is a feed-forward layer whose gate and way up are faster as one product."""
     if type(module) is not FeedForward or module.gate is None or not packs(module.up.weight):
         return False
+    if any(type(part) is not nn.Linear for part in (module.gate, module.up)):  # one that has an adapter stays apart
+        return False
     return rows > 1 or 2 * module.up.out_features > module.up.in_features
