@@ -24,7 +24,7 @@ from zhixing.columns.vocabulary import BEGIN, END, PAD
 from zhixing.commands.chat import chat
 from zhixing.commands.generate import generate
 from zhixing.errors import DataError, UsageError
-from zhixing.heads import decoders
+from zhixing.heads import decoder_transformer
 from zhixing.heads.search import Search
 from zhixing.layers.feedforward import FeedForward
 from zhixing.layers.lora import LoRALinear
@@ -219,7 +219,7 @@ def test_a_cache_that_grows_gives_the_tokens_of_one_that_does_not(monkeypatch: p
     decoder, prompt = model.head("text").decoder.double(), torch.tensor([[5, 6, 7], [8, END, PAD]])
 
     def wrote(room: int) -> torch.Tensor:
-        monkeypatch.setattr(decoders, "ROOM", room)
+        monkeypatch.setattr(decoder_transformer, "ROOM", room)
         return decoder.write(blank_encoding(2, CPU), Search(beams=beams), 40, prompt)
 
     assert torch.equal(wrote(3), wrote(1000))

@@ -15,8 +15,8 @@ import zhixing
 ROOT = Path(zhixing.__file__).parent
 ORDER = (
     "errors", "settings", "randomness", "columns", "data", "layers", "models", "heads", "fusion", "model", "training",
-    "recipe_file", "recipe", "run", "report", "console", "calibration", "pretrained", "verbs", "explain", "doctor",
-    "tune", "api", "commands", "cli",
+    "recipe_file", "recipe_errors", "recipe", "run", "report", "console", "calibration", "pretrained", "verbs",
+    "explain", "doctor", "tune", "api", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 

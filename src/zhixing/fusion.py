@@ -59,15 +59,8 @@ class Fusion(nn.Module):
         if self.tokens is None:
             return Encoding(pooled, pooled.unsqueeze(1))
         parts = [layer(encoding.tokens) for layer, encoding in zip(self.tokens, encodings, strict=True)]
-        real = [torch.ones_like(pooled[:, :1], dtype=torch.bool), *map(real_tokens, encodings)]
+        real = [torch.ones_like(pooled[:, :1], dtype=torch.bool), *(encoding.real for encoding in encodings)]
         return Encoding(pooled, torch.cat([pooled.unsqueeze(1), *parts], dim=1), torch.cat(real, dim=1))
-
-
-def real_tokens(encoding: Encoding) -> Tensor:
-    """Which tokens are real, [B, T]."""
-    if encoding.mask is not None:
-        return encoding.mask
-    return torch.ones(encoding.tokens.shape[:2], dtype=torch.bool, device=encoding.tokens.device)
 
 
 class Concat(Fusion):

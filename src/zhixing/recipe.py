@@ -7,24 +7,24 @@ them and says all that is wrong at once. Files are read and written by :mod:`zhi
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, Tag, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 
 from .columns import COLUMNS
 from .columns.augment import AUGMENTS
 from .data.reshape import RESHAPES
 from .data.split import SplitSettings
 from .data.table import Table
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError
 from .fusion import FUSIONS
 from .heads import HEADS
 from .heads.decoders import DECODERS
 from .layers.initialise import Scheme
 from .models import encoders_for
+from .recipe_errors import lines_of
 from .recipe_file import built_in, dump, load, override, parse
 from .settings import Settings, choice, parameters_of, settings_of, table_choice
 from .training.optimizers import OPTIMIZERS
@@ -316,7 +316,7 @@ def check(raw: Mapping[str, Any], *, complete: bool = False) -> list[str]:
     try:
         recipe_model().model_validate(subject)
     except ValidationError as error:
-        problems += lines_of(error, subject)
+        problems += lines_of(error, subject, recipe_model())
     return problems
 
 
@@ -326,86 +326,6 @@ def both(raw: Mapping[str, Any]) -> list[str]:
     if not (isinstance(inputs, Mapping) and isinstance(outputs, Mapping)):
         return []
     return [name for name in inputs if name in outputs and name != EVERY]
-
-
-def lines_of(error: ValidationError, raw: Any) -> list[str]:
-    """A line for each setting that is wrong: where several forms are allowed, what is wrong by each."""
-    lines: dict[str, list[str]] = {}
-    for item in error.errors():
-        path, told = line_of(item, raw)
-        if told not in lines.setdefault(path, []):
-            lines[path].append(told)
-    return [f"{path}: {'; or '.join(told)}" for path, told in lines.items()]
-
-
-def line_of(item: Any, raw: Any) -> tuple[str, str]:
-    """One of pydantic's errors in words: the setting's path, and the rule, the value, the mend."""
-    kind, location, context = item["type"], list(item["loc"]), item.get("ctx", {})
-    path = ".".join(readable_path(location, raw, keep_last=kind in ("missing", "extra_forbidden"))) or "recipe"
-    value = item["input"]
-    if kind == "extra_forbidden":
-        return path, f"there is no such setting. {did_you_mean(str(location[-1]), known_at(location[:-1]))}"
-    if kind == "missing":
-        return path, "has to be given"
-    names = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected") or "")
-    if kind in ("union_tag_invalid", "literal_error") and names:
-        word = str(context.get("tag", value))
-        return path, f"{word!r} is not known. {did_you_mean(word, names)}"
-    if kind == "union_tag_not_found":
-        tag = "type" if len(location) == 2 and location[0] in ("inputs", "outputs") else "name"
-        return path, f"a {tag} is missing, as in {tag}: …, in {value!r}"
-    message = item["msg"].removeprefix("Value error, ")
-    return path, message[0].lower() + message[1:] + ("" if kind == "value_error" else f", not {value!r}")
-
-
-def readable_path(location: list[Any], raw: Any, *, keep_last: bool) -> list[str]:
-    """The path as the user wrote it: without the tags that choose among types."""
-    out, here = [], raw
-    for place, part in enumerate(location):
-        below = {str(key): value for key, value in here.items()} if isinstance(here, Mapping) else {}
-        if isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
-            here = here[part]
-        elif str(part) in below:
-            here = below[str(part)]
-        elif not (keep_last and place == len(location) - 1):
-            continue
-        out.append(str(part))
-    return out
-
-
-def known_at(location: list[Any]) -> list[str]:
-    """The settings that exist at a place of the recipe."""
-    here: Any = recipe_model()
-    for part in location:
-        here = step_into(here, part)
-    while get_origin(here) is Annotated:
-        here = get_args(here)[0]
-    fields = getattr(here, "model_fields", None)
-    return list(fields) if fields else []
-
-
-def step_into(here: Any, part: Any) -> Any:
-    """From a type to that of one of its fields, keys or tagged members."""
-    if get_origin(here) is Annotated:
-        tags = [mark.tag for mark in here.__metadata__ if isinstance(mark, Tag)]
-        inner = get_args(here)[0]
-        return inner if part in tags else step_into(inner, part)
-    fields = getattr(here, "model_fields", None)
-    if fields is not None:
-        return fields[part].annotation if part in fields else None
-    if get_origin(here) is dict:
-        return get_args(here)[1]
-    for member in get_args(here):
-        if get_origin(member) is Annotated and any(
-            isinstance(mark, Tag) and mark.tag == part for mark in member.__metadata__
-        ):
-            return get_args(member)[0]
-        fields = getattr(member, "model_fields", {})
-        if part in fields:
-            return fields[part].annotation
-        if get_origin(member) is Annotated and (found := step_into(member, part)) is not None:  # a choice, or nothing
-            return found
-    return None
 
 
 def json_schema() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,7 +25,7 @@ __all__ = ["explain"]
 @click.option("--class", "label", metavar="NAME", help="Which class or tag; else the one that is predicted.")
 @click.option("--step", type=click.IntRange(min=0), help="Which step of a series, or token of a text, from 0.")
 @click.option("--nearest", type=click.IntRange(min=0), default=0, metavar="K", help="Show the K nearest training rows.")
-@click.option("--flip", is_flag=True, help="Seek the smallest change of the row that flips its class.")
+@click.option("--flip", "flips", is_flag=True, help="Seek the smallest change of the row that flips its class.")
 @click.option("--split", "part", default="test", show_default=True, help="Which rows of its own data, without INPUTS.")
 @click.option("--rows", default="500", show_default=True, metavar="N", help="How many of those; or all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="All randomness follows from it.")
@@ -34,18 +35,14 @@ __all__ = ["explain"]
 def explain(
     run: Path,
     inputs: tuple[str, ...],
-    methods: tuple[str, ...],
-    output: str | None,
-    label: str | None,
-    step: int | None,
-    nearest: int,
-    flip: bool,
     part: str,
     rows: str,
-    seed: int,
     out: Path | None,
     device: str,
     json_: bool,
+    label: str | None,
+    step: int | None,
+    **flags: Any,
 ) -> None:
     """Say what each part of INPUTS adds to RUN's answer: files, a folder, a table, or - for standard input.
 
@@ -60,7 +57,7 @@ def explain(
     most = None if rows == "all" else int(rows) if rows.isdigit() and int(rows) else 0
     if most == 0:
         raise click.UsageError(f"--rows is a number from 1, or all, not {rows!r}")
-    plan = Plan(methods, output, Ask(label, step), nearest, flip, most, seed)
+    plan = Plan(ask=Ask(label, step), rows=most, **flags)
     one = load(run, device=device)
     told = explain_command(
         one.settings, one.fitted, one.model, inputs, plan, folder=one.path, part=part, out=out,

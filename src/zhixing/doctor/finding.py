@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from .case import Case
 
-__all__ = ["SEVERITIES", "Check", "Curve", "Finding", "Mend", "Row", "Severity", "escaped", "in_order", "quoted"]
+__all__ = [
+    "SEVERITIES",
+    "Check",
+    "Curve",
+    "Finding",
+    "Mend",
+    "Row",
+    "Severity",
+    "escaped",
+    "in_order",
+    "quoted",
+    "some_rows",
+]
 
 Severity = Literal["note", "warning", "fault"]
 SEVERITIES: tuple[Severity, ...] = ("note", "warning", "fault")
@@ -92,6 +104,29 @@ class Finding:
             "advice": self.advice,
             "because": self.because,
         }
+
+
+def some_rows(
+    check: str,
+    told: tuple[str, str],
+    found: int,
+    looked: int,
+    bounds: tuple[float, float],
+    **more: Any,
+) -> Iterator[Finding]:
+    """A finding where some of the rows looked at are bad: a fault, or with three rows and more a warning, where their
+    share is above these bounds. ``told`` is what they are and what is wrong with them; ``more`` goes to the finding.
+
+    >>> [one.found for one in some_rows("empty", ("texts", "are empty"), 3, 100, (0.1, 0.01))]
+    ['3 of 100 texts (3.0%) are empty']
+    """
+    if not found:
+        return
+    share, (fault, warning) = found / looked, bounds
+    severity: Severity = "fault" if share > fault else "warning" if share > warning and found > 2 else "note"
+    what, wrong = told
+    evidence = {"rows": found, "share": share, **more.pop("evidence", {})}
+    yield Finding(check, severity, f"{found:,} of {looked:,} {what} ({share:.1%}) {wrong}", evidence=evidence, **more)
 
 
 @dataclass(frozen=True)

@@ -106,26 +106,29 @@ def picked(prediction: Tensor, target: Tensor) -> Tensor:
     return prediction.gather(1, target[:, None])[:, 0]
 
 
-@goal_of.register
-def category(head: CategoryHead, column: Column, encoding: Encoding, ask: Ask) -> Goal:
-    """The logit of a class: of the one that is predicted, or of the one that is asked for."""
-    assert isinstance(column, Category)
+def one_of(
+    head: Head, classes: list[str], encoding: Encoding, ask: Ask, probability: Callable[[Tensor], Tensor]
+) -> Goal:
+    """The logit of a class or tag: of the likeliest, or of the one that is asked for."""
     refuse(ask.step, "step")
     said = head(encoding).argmax(-1)
-    target = said if ask.label is None else torch.full_like(said, place_of(ask.label, column.classes))
-    names = [column.classes[index] for index in target.tolist()]
-    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(said.softmax(-1), wanted), True)
+    target = said if ask.label is None else torch.full_like(said, place_of(ask.label, classes))
+    names = [classes[index] for index in target.tolist()]
+    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(probability(said), wanted), True)
+
+
+@goal_of.register
+def category(head: CategoryHead, column: Column, encoding: Encoding, ask: Ask) -> Goal:
+    """The logit of a class."""
+    assert isinstance(column, Category)
+    return one_of(head, column.classes, encoding, ask, lambda logits: logits.softmax(-1))
 
 
 @goal_of.register
 def tags(head: TagsHead, column: Column, encoding: Encoding, ask: Ask) -> Goal:
-    """The logit of a tag: of the likeliest, or of the one that is asked for."""
+    """The logit of a tag."""
     assert isinstance(column, Tags)
-    refuse(ask.step, "step")
-    said = head(encoding).argmax(-1)
-    target = said if ask.label is None else torch.full_like(said, place_of(ask.label, column.classes))
-    names = [column.classes[index] for index in target.tolist()]
-    return Goal(head, target, picked, "logit", names, lambda said, wanted: picked(said.sigmoid(), wanted), True)
+    return one_of(head, column.classes, encoding, ask, torch.sigmoid)
 
 
 def middle_at(head: NumberHead | SeriesHead, step: int | None, prediction: Tensor, target: Tensor) -> Tensor:

@@ -33,6 +33,13 @@ class Encoding(NamedTuple):
     mask: Tensor | None = None
     grid: tuple[int, int] | None = None
 
+    @property
+    def real(self) -> Tensor:
+        """Which tokens are real, [B, T], where all are as well."""
+        if self.mask is not None:
+            return self.mask
+        return torch.ones(self.tokens.shape[:2], dtype=torch.bool, device=self.tokens.device)
+
 
 class Encoder(nn.Module):
     """Base of the encoders: ``forward(values, mask) -> Encoding``.

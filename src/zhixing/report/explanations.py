@@ -6,16 +6,15 @@ of their own. Orange speaks for the answer that is explained, blue against it.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 from .axes import WIDTH, stroke, svg, words
 from .files import RunFiles, mapping, number, read_object, sequence
 from .markup import Html, esc, figure, figure_text, join, name, note, picture, shorten, table
+from .shell import whole_page
 
 __all__ = ["explanations_section", "page", "said"]
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SHOWN_IN_REPORT = 12
 SHOWN_PARTS = 30
 MOST_PIECES = 2000
@@ -48,27 +47,7 @@ def explanations_section(run: RunFiles) -> dict[str, Html]:
 
 def page(facts: dict[str, Any], title: str) -> Html:
     """Explanations as one page that opens anywhere, offline, without scripts."""
-    style = (files(__package__) / "style.css").read_text(encoding="utf-8")
-    return Html(f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{esc(title)} – explanations</title>
-<style>
-{style}{STYLE}</style>
-</head>
-<body>
-<header><p class="brand">Zhixing · explanations</p><h1>{name(title, 80)}</h1></header>
-<main>
-{body(facts, len(sequence(facts.get("rows"))))}
-</main>
-</body>
-</html>
-""")
+    return whole_page("explanations", title, body(facts, len(sequence(facts.get("rows")))), style=STYLE)
 
 
 def body(facts: dict[str, Any], most: int) -> Html:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from .curves import curves_section, speed_section
@@ -13,11 +12,11 @@ from .files import RunFiles, flatten, mapping, number, read_run, write_atomicall
 from .health import health_section
 from .markup import Html, cut_table, esc, figure_text, join, name, note
 from .results import output_section
+from .shell import whole_page
 from .summary import Headline, findings, headlines
 
 __all__ = ["render", "write_report"]
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MENDS = {
     "metrics.jsonl": "the curves of losses and metrics; training writes it",
     "timings.jsonl": "the speed; training writes it",
@@ -42,8 +41,6 @@ def write_report(run: Path) -> Path:
 
 def render(run: RunFiles) -> Html:
     """The whole page."""
-    style = (files(__package__) / "style.css").read_text(encoding="utf-8")
-    title = name(run.name, 80)
     sections = {
         "Curves": curves_section(run),
         "Results": _results(run),
@@ -55,30 +52,7 @@ def render(run: RunFiles) -> Html:
         "Environment": _environment(run),
         "Recipe": _recipe(run),
     }
-    links = join(Html(f'<a href="#{key.lower()}">{key}</a>') for key in sections)
-    body = join(Html(f'<section id="{key.lower()}"><h2>{key}</h2>{part}</section>') for key, part in sections.items())
-    return Html(f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{esc(run.name)} – training report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><p class="brand">Zhixing · training report</p><h1>{title}</h1>{_facts(run)}</header>
-<nav aria-label="Sections">{links}</nav>
-<main>
-{_top(run)}
-{body}
-</main>
-</body>
-</html>
-""")
+    return whole_page("training report", run.name, _top(run), sections, facts=_facts(run))
 
 
 def _facts(run: RunFiles) -> Html:

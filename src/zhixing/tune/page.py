@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from math import log
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from ..recipe import dump
 from ..report.files import write_atomically
 from ..report.markup import Html, bar, cut_table, esc, figure, figure_text, join, name, note, scrolling, table
-from ..report.page import POLICY
+from ..report.shell import whole_page
 from ..run import RunFolder
 from .charts import Point, front_chart, history, parallel
 from .hyperband import beats
@@ -45,32 +44,9 @@ def render(study: Study) -> Html:
         "Trials": trials_section(study, records),
         "Recipe": recipe_section(study, found),
     }
-    links = join(Html(f'<a href="#{key.lower()}">{key}</a>') for key in sections)
-    body = join(Html(f'<section id="{key.lower()}"><h2>{key}</h2>{part}</section>') for key, part in sections.items())
-    style = (files("zhixing.report") / "style.css").read_text(encoding="utf-8")
     title = study.path.resolve().name
-    return Html(f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{esc(title)} – study</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><p class="brand">Zhixing · study of settings</p><h1>{name(title, 80)}</h1>{facts(study, records)}</header>
-<nav aria-label="Sections">{links}</nav>
-<main>
-{top(study, records, found)}
-{body}
-</main>
-</body>
-</html>
-""")
+    top_part = top(study, records, found)
+    return whole_page("study of settings", title, top_part, sections, facts=facts(study, records))
 
 
 def facts(study: Study, records: Sequence[Record]) -> Html:

@@ -12,7 +12,7 @@ from ...columns.image import Image
 from ...columns.picture import open_picture
 from ...data.batches import ColumnBatch
 from ..case import SHOWN, Case
-from ..finding import Finding, Mend, escaped
+from ..finding import Finding, Mend, escaped, some_rows
 
 __all__ = ["blank_pictures", "odd_sizes"]
 
@@ -31,14 +31,9 @@ def blank_pictures(case: Case) -> Iterator[Finding]:
             for part in np.array_split(rows, -(-len(rows) // 2048))
         ])  # fmt: skip
         blank = rows[spread < LEVELS]
-        share = len(blank) / len(rows)
-        if not len(blank):
-            continue
-        yield Finding(
-            "blank_pictures", "fault" if share > 0.02 else "warning" if share > 0.002 and len(blank) > 2 else "note",
-            f"{len(blank):,} of {len(rows):,} pictures in {name!r} ({share:.1%}) are blank",
+        yield from some_rows(
+            "blank_pictures", (f"pictures in {name!r}", "are blank"), len(blank), len(rows), (0.02, 0.002),
             sure=0.97,
-            evidence={"rows": len(blank), "share": share},
             rows=[case.row(int(row), "blank", show=name) for row in blank[:SHOWN]],
             advice="Leave them out, or find out what failed when they were taken.",
         )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 
 from ...columns.column import Ragged
 from ..case import SHOWN, Case
-from ..finding import Finding
+from ..finding import Finding, some_rows
 
 __all__ = ["sounds"]
 
@@ -41,14 +41,10 @@ def sounds(case: Case) -> Iterator[Finding]:
                 "Record at a lower level; what was cut is lost.",
             ),
         ):
-            share = len(found) / len(rows)
-            if not len(found):
-                continue
-            yield Finding(
-                "sounds", "fault" if share > 0.03 else "warning" if share > 0.005 and len(found) > 2 else "note",
-                f"{len(found):,} of {len(rows):,} clips in {name!r} ({share:.1%}) are {what}",
+            yield from some_rows(
+                "sounds", (f"clips in {name!r}", f"are {what}"), len(found), len(rows), (0.03, 0.005),
                 sure=0.95,
-                evidence={"rows": len(found), "share": share, "kind": what.split(":")[0]},
+                evidence={"kind": what.split(":")[0]},
                 rows=[
                     case.row(int(rows[i]), f"level {power[i]:.1f} of 32768, {top[i]:.1%} of it at the top", show=name)
                     for i in found[:SHOWN]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...columns.text import Text
 from ..case import SHOWN, Case
-from ..finding import Finding, Mend, escaped
+from ..finding import Finding, Mend, escaped, some_rows
 
 __all__ = ["cut_texts", "empty_texts", "garbled_texts", "language_of", "strange_language"]
 
@@ -51,16 +51,12 @@ def empty_texts(case: Case) -> Iterator[Finding]:
     """Texts without a letter or digit."""
     for name, _, rows, texts in text_inputs(case):
         empty = [i for i, text in enumerate(texts) if not any(letter.isalnum() for letter in text)]
-        share = len(empty) / len(rows)
-        if empty:
-            yield Finding(
-                "empty_texts", "fault" if share > 0.05 else "warning" if share > 0.01 and len(empty) > 2 else "note",
-                f"{len(empty):,} of {len(rows):,} texts in {name!r} ({share:.1%}) are empty",
-                sure=0.97,
-                evidence={"rows": len(empty), "share": share},
-                rows=[case.row(int(rows[i]), f"{texts[i]!r}") for i in empty[:SHOWN]],
-                advice="Leave these rows out, or find where their texts were lost.",
-            )  # fmt: skip
+        yield from some_rows(
+            "empty_texts", (f"texts in {name!r}", "are empty"), len(empty), len(rows), (0.05, 0.01),
+            sure=0.97,
+            rows=[case.row(int(rows[i]), f"{texts[i]!r}") for i in empty[:SHOWN]],
+            advice="Leave these rows out, or find where their texts were lost.",
+        )  # fmt: skip
 
 
 def cut_texts(case: Case) -> Iterator[Finding]:
@@ -75,9 +71,8 @@ def cut_texts(case: Case) -> Iterator[Finding]:
         if limit >= 20 and share > 0.05 and len(broken) > 0.5 * len(at) and len(at) > 3 * (near + 1):
             yield Finding(
                 "cut_texts", "fault" if share > 0.2 else "warning",
-                f"{len(at):,} of {len(rows):,} texts in {name!r} ({share:.1%}) have exactly {limit} characters, the "
-                "most "
-                "that any has, and most of them end within a sentence: they were cut when they were stored",
+                f"{len(at):,} of {len(rows):,} texts in {name!r} ({share:.1%}) have exactly {limit} characters, "
+                "the most that any has, and most of them end within a sentence: they were cut when they were stored",
                 sure=0.93,
                 evidence={"rows": len(at), "share": share, "characters": limit},
                 rows=[case.row(int(rows[i]), f"ends with {texts[i][-30:]!r}") for i in at[:SHOWN]],
@@ -106,16 +101,13 @@ def garbled_texts(case: Case) -> Iterator[Finding]:
     """Letters that were read in the wrong encoding: ``Ã©`` for ``é``, or the replacement character."""
     for name, _, rows, texts in text_inputs(case):
         odd = [i for i, text in enumerate(texts) if len(GARBLED.findall(text)) > 0.002 * len(text)]
-        share = len(odd) / len(rows)
-        if odd:
-            yield Finding(
-                "garbled_texts", "fault" if share > 0.1 else "warning" if share > 0.03 and len(odd) > 2 else "note",
-                f"{len(odd):,} of {len(rows):,} texts in {name!r} ({share:.1%}) hold letters read in a wrong encoding",
-                sure=0.9,
-                evidence={"rows": len(odd), "share": share},
-                rows=[case.row(int(rows[i]), excerpt(texts[i])) for i in odd[:SHOWN]],
-                advice="Read the file again in the encoding that it was written in.",
-            )  # fmt: skip
+        yield from some_rows(
+            "garbled_texts", (f"texts in {name!r}", "hold letters read in a wrong encoding"), len(odd), len(rows),
+            (0.1, 0.03),
+            sure=0.9,
+            rows=[case.row(int(rows[i]), excerpt(texts[i])) for i in odd[:SHOWN]],
+            advice="Read the file again in the encoding that it was written in.",
+        )  # fmt: skip
 
 
 def excerpt(text: str) -> str:

@@ -8,15 +8,13 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from ...errors import UsageError
 from ...models import ENCODERS
 from ...models.efficientnet import STAGES
 from ...models.efficientnet import EfficientNet as Network
 from ..files import Files
-from .layout import Absent, Part, Plan, Role
-from .vision import Vision
+from .layout import Part, Plan
+from .vision import Convolutions
 
 __all__ = ["EfficientNet", "PortedEfficientNet", "TimmEfficientNet"]
 
@@ -32,10 +30,9 @@ PARTS = (
 ENDS = ("stem.convolution", "stem.norm", "top.convolution", "top.norm")
 
 
-class Bottlenecks(Vision):
+class Bottlenecks(Convolutions):
     """Base of all: ``ends`` and ``parts`` name their modules as ``ENDS`` and ``PARTS`` ours."""
 
-    rate: ClassVar[float] = 3e-4
     ends: ClassVar[tuple[str, ...]]
     parts: ClassVar[tuple[str, ...]]
 
@@ -67,14 +64,6 @@ class Bottlenecks(Vision):
         told = self.told()
         size = self.size() if told else SIZES[self.name()]
         return Plan(self.name(), {}, {}, self.column(), {"size": size})
-
-    def tensor(self, role: Role, name: str, own: Tensor) -> Tensor:
-        try:
-            return super().tensor(role, name, own)
-        except Absent:
-            if name.endswith("num_batches_tracked"):  # of no effect in evaluation; older files lack it
-                return own
-            raise
 
 
 class PortedEfficientNet(Bottlenecks):

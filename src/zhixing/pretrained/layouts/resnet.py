@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from ...errors import UsageError
 from ..files import Files
-from .layout import Absent, Part, Plan, Role
-from .vision import Vision
+from .layout import Part, Plan
+from .vision import Convolutions
 
 __all__ = ["ResNet", "TorchResNet"]
 
@@ -22,11 +20,10 @@ DEPTHS = {
 }
 
 
-class Blocks(Vision):
+class Blocks(Convolutions):
     """Base of both: our blocks are numbered through, theirs by stage. ``stem`` and ``last`` name their modules:
     convolution and normalisation; ``branch`` and ``shortcut`` those of a block."""
 
-    rate: ClassVar[float] = 3e-4
     stem: ClassVar[tuple[str, str]]
     block: ClassVar[str]  # {s} its stage, {i} its number there
     branch: ClassVar[tuple[str, str]]  # {j} its number in the block
@@ -57,14 +54,6 @@ class Blocks(Vision):
     def encoder(self) -> Plan:
         # A small picture would otherwise get another stem than that of the weights.
         return Plan(self.name(), {"small_input": False}, {}, self.column(), {"size": self.size()})
-
-    def tensor(self, role: Role, name: str, own: Tensor) -> Tensor:
-        try:
-            return super().tensor(role, name, own)
-        except Absent:
-            if name.endswith("num_batches_tracked"):  # of no effect in evaluation; older files lack it
-                return own
-            raise
 
 
 class TorchResNet(Blocks):

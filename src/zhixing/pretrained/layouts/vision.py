@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ...errors import DataError
-from .layout import Layout
+from torch import Tensor
 
-__all__ = ["Vision"]
+from ...errors import DataError
+from .layout import Absent, Layout, Role
+
+__all__ = ["Convolutions", "Vision"]
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 NAMES = ("preprocessor_config.json", "processor_config.json")
@@ -51,3 +53,17 @@ class Vision(Layout):
 
     def column(self) -> dict[str, Any]:
         return {"channels": 3, "statistics": self.statistics()}
+
+
+class Convolutions(Vision):
+    """Base of those with convolutions and batch norm."""
+
+    rate: ClassVar[float] = 3e-4
+
+    def tensor(self, role: Role, name: str, own: Tensor) -> Tensor:
+        try:
+            return super().tensor(role, name, own)
+        except Absent:
+            if name.endswith("num_batches_tracked"):  # of no effect in evaluation; older files lack it
+                return own
+            raise
