@@ -433,7 +433,7 @@ NAMED: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
 def test_names_of_other_libraries_are_read(name: str, tmp_path: Path) -> None:
     told = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3], "input_size": [3, 224, 224]}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": name, "pretrained_cfg": told}), "utf-8")
-    save_file({"none": torch.zeros(1)}, tmp_path / "model.safetensors")
+    save_file({"none": torch.zeros(192, 768)}, tmp_path / "model.safetensors")
     plan = open_model(tmp_path).plan("encoder")
     assert plan.column["statistics"] == {"mean": [127.5, 102.0, 76.5], "std": [25.5, 51.0, 76.5]}
     assert {**plan.suggested, **plan.column}["size"] == 224

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..columns.tokenizer_published import Published
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from .files import Files, local, open_files
 from .layouts import Plan, Role, layout_of
 from .tokenizer import read_tokenizer
@@ -44,6 +45,7 @@ class PublishedModel:
 
         Raises:
             UsageError: it has none.
+            DataError: its settings speak of sizes that its tensors do not have.
         """
         plan = self.layout.encoder() if role == "encoder" else self.layout.decoder()
         if plan is None:
@@ -53,7 +55,23 @@ class PublishedModel:
                 place=self.source,
                 mend=f"Use it as the {other} of a column.",
             )
+        self.check_sizes(plan.fixed)
         return plan
+
+    def check_sizes(self, fixed: Mapping[str, Any]) -> None:
+        """Hold the settings against the tensors, before a damaged number has memory set aside for it."""
+        shapes = [self.files.shape(name) for name in self.files.names()]
+        there = {size for shape in shapes for size in shape}
+        most = max(len(shapes), *there, 1)
+        for name, value in fixed.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                continue
+            if value not in there if name in ("width", "hidden") else not 0 <= value <= most:
+                raise DataError(
+                    f"its settings say {name} {value:,}, and none of its {len(shapes)} tensors is of such a size",
+                    place=self.source,
+                    mend="Fetch settings and weights again, both of one model.",
+                )
 
     def fill(self, role: Role, module: nn.Module) -> None:
         """Put the weights into the encoder or decoder that the plan describes.
