@@ -16,7 +16,7 @@ ROOT = Path(zhixing.__file__).parent
 ORDER = (
     "errors", "settings", "randomness", "columns", "data", "layers", "models", "heads", "fusion", "model", "training",
     "recipe_file", "recipe_errors", "recipe", "run", "report", "console", "calibration", "pretrained", "verbs",
-    "explain", "doctor", "tune", "api", "commands", "cli",
+    "explain", "doctor", "tune", "export", "compress", "serve", "api", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 
