@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -19,12 +20,14 @@ import zhixing as zx
 from zhixing.cli import main
 from zhixing.console import Console
 from zhixing.errors import DataError, UsageError
+from zhixing.explain.context import before
 from zhixing.explain.goals import Ask
 from zhixing.explain.methods import METHODS
 from zhixing.explain.pictures import as_uri, heat, overlay, uri_picture
 from zhixing.explain.rows import given_rows
 from zhixing.explain.spans import pieces_of, spans
 from zhixing.explain.subject import NotApplicableError, Subject
+from zhixing.model import blank_encoding
 
 CPU = torch.device("cpu")
 
@@ -172,13 +175,67 @@ def test_labels_of_words_are_explained(tmp_path: Path) -> None:
         assert int(cells[0].abs().argmax()) == step  # a word's label hangs on the word
 
 
-def test_a_language_model_says_that_it_reads_no_column(tmp_path: Path) -> None:
-    texts = ["one two three"] * 40
-    decoder = {"name": "transformer", "width": 16, "depth": 1, "heads": 2}
-    recipe = {"outputs": {"text": {"type": "text", "tokenizer": "word", "decoder": decoder}}}
-    run = zx.train({"text": texts}, recipe=recipe, epochs=1, out=tmp_path / "run")
-    with pytest.raises(UsageError, match="language model"):
-        run.explain({"text": ["one"]})
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> zx.Run:
+    """A language model of five-word lines in which the last word is the second one again."""
+    random = np.random.default_rng(0)
+    words = random.choice(["ant", "bee", "cat", "dog"], size=(600, 3))
+    texts = [f"{a} {b} {c} so {b}" for a, b, c in words]
+    decoder = {"name": "transformer", "width": 32, "depth": 2, "heads": 2, "dropout": 0.0}
+    column = {"type": "text", "tokenizer": "word", "length": 8, "packed": False, "decoder": decoder}
+    recipe = {"outputs": {"text": column}, "training": {"optimizer": {"name": "adamw", "lr": 0.005}}}
+    settings = {"epochs": 20, "batch_size": 32}
+    return zx.train({"text": texts}, recipe=recipe, out=tmp_path_factory.mktemp("writer") / "run", **settings)
+
+
+def test_a_language_model_is_explained_by_its_own_text(writer: zx.Run) -> None:
+    told = writer.explain({"text": ["ant bee cat so", "dog cat ant so"]}, methods=["all"], nearest=2)
+    assert [row["answer"] for row in told.rows] == ["bee", "cat"]
+    assert all(row["probability"] > 0.9 for row in told.rows)
+    assert set(told.facts["methods"]) == set(METHODS) - set(told.facts["skipped"])
+    assert {"integrated_gradients", "gradient_x_input", "occlusion", "attention_rollout", "shapley"} <= set(
+        told.facts["methods"]
+    )
+    assert told.facts["gap"] < 0.02
+    for row, word in zip(told.rows, ("bee", "cat"), strict=True):
+        for method in ("integrated_gradients", "occlusion"):
+            (one,) = row["maps"][method]["columns"]
+            pieces = [piece for piece in one["shown"]["pieces"] if piece[1] is not None]
+            assert len(pieces) == 4
+            animals = {text: abs(value) for text, value in pieces if text != "so"}  # that one says when, not which
+            assert max(animals, key=animals.__getitem__) == word
+        assert len(row["nearest"]) == 2
+
+
+def test_a_token_within_a_text_is_explained_by_those_before_it(writer: zx.Run) -> None:
+    texts = ["ant bee cat so bee", "dog cat"]
+    told = writer.explain({"text": texts}, ask=Ask(step=4))
+    assert [row["answer"] for row in told.rows] == ["bee", "cat"]  # of a shorter text the last
+    pieces = [row["maps"]["integrated_gradients"]["columns"][0]["shown"]["pieces"] for row in told.rows]
+    assert [[piece[0] for piece in row if piece[1] is not None] for row in pieces] == [
+        ["ant", "bee", "cat", "so"],
+        ["dog"],
+    ]
+    other = writer.explain({"text": texts[:1]}, ask=Ask(step=4, label="dog")).rows[0]
+    assert other["answer"] == "dog"
+    assert other["score"] < told.rows[0]["score"]
+    with pytest.raises(UsageError, match=r"knows no token 'dig'.*dog"):
+        writer.explain({"text": texts}, ask=Ask(label="dig"))
+
+
+def test_what_a_language_model_is_explained_by_is_what_it_scores(writer: zx.Run) -> None:
+    """The scores of the next token are those of the training forward."""
+    column = writer.fitted["text"]
+    ids = column.tensorize(pa.array(["ant bee cat so bee"]), lambda i: "").values
+    values = torch.as_tensor(np.asarray(ids))[None, :].long()
+    head = writer.model.head("text")
+    whole = head(blank_encoding(1, torch.device("cpu")), values)
+    for step in range(5):
+        encoder, read, mask, there = before(head, values, step)
+        found = head.decoder.scores(encoder(read, mask).pooled)
+        torch.testing.assert_close(found, whole[:, step], rtol=1e-5, atol=1e-5)
+        assert there is not None
+        assert int(there) == int(values[0, step])
 
 
 # How it is shown -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ..heads import CategoryHead, Head, LabelsHead, NumberHead, SeriesHead, Tags
 from ..heads.decoders import CTC, Forced
 from ..models.encoding import Encoding
 
-__all__ = ["Ask", "Goal", "goal_of"]
+__all__ = ["Ask", "Goal", "goal_of", "picked", "place_of"]
 
 Read = Callable[[Tensor, Tensor], Tensor]  # prediction and target of each row to one number of each, [B]
 
@@ -90,9 +90,9 @@ def refuse(value: object, what: str) -> None:
         raise UsageError(f"this output has no {what} to choose, and {value!r} was asked for")
 
 
-def place_of(label: str, classes: Sequence[str]) -> int:
+def place_of(label: str, classes: Sequence[str], what: str = "class") -> int:
     if label not in classes:
-        raise UsageError(f"the model knows no class {label!r}", mend=did_you_mean(label, classes))
+        raise UsageError(f"the model knows no {what} {label!r}", mend=did_you_mean(label, classes))
     return list(classes).index(label)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..columns import Column
 from ..data.batches import Batches, Order, stored_row
 from ..model import Model
-from .rows import Rows
+from .context import encode
+from .rows import Rows, read_by
 
 __all__ = ["Neighbours"]
 
@@ -33,7 +34,7 @@ class Neighbours:
         order = Order(training.rows, 64 if batches.ragged else PORTION, shuffle=False, lengths=lengths)
         self.rows = order.rows  # in the order of length, where they differ
         with torch.inference_mode():
-            parts = [model.encode(batch).pooled for batch in batches.stream(order, 0, order.steps_per_epoch)]
+            parts = [encode(model, batch).pooled for batch in batches.stream(order, 0, order.steps_per_epoch)]
         pooled = torch.cat(parts).float()
         self.mean = pooled.mean(0)
         self.unit = F.normalize(pooled - self.mean, dim=1)
@@ -60,5 +61,5 @@ class Neighbours:
             "place": self.training.table.where(row),
             "cosine": cosine,
             "truth": {name: self.training.cell(name, row) for name in self.model.outputs},
-            "inputs": {name: self.columns[name].show(stored_row(tensors[name], row)) for name in self.model.inputs},
+            "inputs": {name: self.columns[name].show(stored_row(tensors[name], row)) for name in read_by(self.model)},
         }

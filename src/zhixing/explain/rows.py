@@ -24,7 +24,7 @@ from ..recipe import Recipe, reshaped
 from ..verbs.predict import asked_table
 from ..verbs.sources import as_table, own_source, stratify_by, tell_broken
 
-__all__ = ["Rows", "given_rows", "split_rows"]
+__all__ = ["Rows", "given_rows", "read_by", "split_rows"]
 
 BATCH = 32
 
@@ -58,13 +58,18 @@ class Rows:
         return self.table[name][row].as_py() if name in self.table.columns else None
 
 
+def read_by(model: Model) -> list[str]:
+    """The columns that a model reads; a language model goes on from its own."""
+    return list(model.inputs or model.outputs)
+
+
 def complete(model: Model, table: Table) -> Table:
     """The table, if it has all columns that the model reads.
 
     Raises:
         DataError: it lacks some.
     """
-    missing = [name for name in model.inputs if name not in table.columns]
+    missing = [name for name in read_by(model) if name not in table.columns]
     if missing:
         raise DataError(
             f"the model reads {', '.join(map(repr, missing))}, which this table lacks",
@@ -76,7 +81,7 @@ def complete(model: Model, table: Table) -> Table:
 
 def encoded(columns: Mapping[str, Column], model: Model, table: Table, console: Console, *, own: bool) -> Rows:
     """The rows of a table that can be read; the others are told of."""
-    inputs = {name: columns[name] for name in model.inputs}
+    inputs = {name: columns[name] for name in read_by(model)}
     found, problems = encode_all(table, inputs, cache=cache_folder() if own else None)
     tell_broken([*table.problems, *problems], console)
     good = np.ones(table.rows, bool)

@@ -22,6 +22,7 @@ from ..data.batches import Batch
 from ..errors import UsageError
 from ..model import Model
 from ..models.encoding import Encoding
+from .context import before, next_token
 from .goals import Ask, Goal, goal_of
 
 __all__ = ["Entry", "NotApplicableError", "Subject", "differentiable"]
@@ -115,13 +116,15 @@ class Subject:
         assert not model.training, "explanations are of a model in evaluation mode"
         self.model, self.output, self.size = model, output, len(batch)
         self.device = batch.rows.device
+        self.goal: Goal
         with torch.no_grad():
-            self.entries = self.enter(columns, batch)
-            self.goal = self.aim(columns[output], ask or Ask())
+            if model.inputs:
+                self.entries = self.enter(columns, batch)
+                self.goal = goal_of(model.head(output), columns[output], self.encode(self.points), ask or Ask())
+            else:
+                self.read_own_text(columns[output], batch, ask or Ask())
 
     def enter(self, columns: Mapping[str, Column], batch: Batch) -> list[Entry]:
-        if not self.model.inputs:
-            raise NotApplicableError("a language model reads no column that its answer could be traced to")
         parts = zip(self.model.inputs, self.model.stems, self.model.encoders, strict=True)
         out = []
         for name, stem, encoder in parts:
@@ -129,8 +132,12 @@ class Subject:
             out.append(entry_of(name, columns[name], encoder, values, mask))
         return out
 
-    def aim(self, column: Column, ask: Ask) -> Goal:
-        return goal_of(self.model.head(self.output), column, self.encode(self.points), ask)
+    def read_own_text(self, column: Column, batch: Batch, ask: Ask) -> None:
+        """Of a language model: the token that comes next, and the text before it."""
+        head, values = self.model.head(self.output), batch.columns[self.output].values
+        encoder, values, mask, there = before(head, values, ask.step)
+        self.entries = [entry_of(self.output, column, encoder, values, mask)]
+        self.goal = next_token(head, column, self.encode(self.points), ask, there)
 
     @property
     def points(self) -> list[Tensor]:
@@ -143,7 +150,7 @@ class Subject:
     def encode(self, points: Sequence[Tensor], rows: Tensor | None = None) -> Encoding:
         """The joined encoding of rows whose inputs are these, one tensor a column."""
         encodings = [entry.encode(point, rows) for entry, point in zip(self.entries, points, strict=True)]
-        if self.model.passes:
+        if self.model.passes or not self.model.inputs:
             return encodings[0]
         out: Encoding = self.model.fusion(encodings)
         return out

@@ -71,12 +71,12 @@ def rolled(layers: list[Tensor]) -> Tensor:
 
 def summed_up(entry: Entry, encoding: Encoding, flow: Tensor) -> Tensor | None:
     """What the summary holds of each token, [B, T]: it is a class token's, or pooled from all as the encoder says."""
-    count = encoding.tokens.shape[1]
-    if flow.shape[-1] == count + 1:
-        return flow[:, 0, 1:]
+    count, pooling = encoding.tokens.shape[1], getattr(entry.encoder, "pooling", None)
+    if flow.shape[-1] == count + 1:  # a class token, or that with which a text begins, stands before them
+        return flow[:, 0, 1:] if pooling in (None, "cls") else pool_tokens(flow[:, 1:, 1:], encoding.mask, pooling)
     if flow.shape[-1] != count:
         return None
-    return pool_tokens(flow, encoding.mask, getattr(entry.encoder, "pooling", "mean"))
+    return pool_tokens(flow, encoding.mask, pooling or "mean")
 
 
 def attention_rollout(subject: Subject, *, seed: int = 0) -> Maps:
