@@ -203,7 +203,7 @@ class Work:
                 "row": row,
                 "place": self.rows.table.where(row),
                 "answer": subject.goal.names[i],
-                "truth": self.rows.cell(self.output, row),
+                "truth": self.rows.cell(self.output, row) if self.model.inputs else None,
                 "score": float(scores[i]),
                 "baseline_score": float(base[i]),
                 "probability": None if chances is None else float(chances[i]),

@@ -16,6 +16,7 @@ from ..columns.category import Category
 from ..errors import RecipeError, did_you_mean
 from ..models.encoding import Encoding
 from .head import Head, fade, rounded
+from .ranking import auroc, average_precision
 
 __all__ = ["CategoryHead"]
 
@@ -108,8 +109,6 @@ class CategoryHead(Head):
         return out
 
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
-        from torchmetrics.functional import classification as tm
-
         logits = prediction.float()
         probability = logits.softmax(-1)
         sure, code = probability.max(-1)
@@ -129,8 +128,8 @@ class CategoryHead(Head):
             out["ndcg_10"] = torch.where(rank < 10, 1 / (rank + 2).double().log2(), 0.0).mean()
         if self.classes == 2 and 0 < int(target.sum()) < len(target) and not bool(logits.isnan().any()):
             score = (logits[:, 1] - logits[:, 0]).sigmoid()
-            out["auroc"] = tm.binary_auroc(score, target)
-            out["average_precision"] = tm.binary_average_precision(score, target)
+            out["auroc"] = auroc(score, target)
+            out["average_precision"] = average_precision(score, target)
         return {name: float(value) for name, value in out.items()}
 
     def examine(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ..columns import Column
 from ..columns.tags import Tags
 from ..models.encoding import Encoding
 from .head import Head, fade, rounded
+from .ranking import average_precision
 
 __all__ = ["TagsHead"]
 
@@ -120,9 +121,4 @@ def counts(given: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def mean_average_precision(logits: Tensor, truth: Tensor) -> float:
     """The mean over labels of the area under precision against recall."""
-    from torchmetrics.functional.classification import binary_average_precision
-
-    each = [
-        binary_average_precision(score, real) for score, real in zip(logits.sigmoid().T, truth.long().T, strict=True)
-    ]
-    return float(torch.stack(each).double().mean())
+    return float(torch.stack([average_precision(*pair) for pair in zip(logits.T, truth.T, strict=True)]).mean())

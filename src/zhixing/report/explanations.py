@@ -82,10 +82,12 @@ def plain(method: object) -> str:
 def _means(classes: list[dict[str, Any]], methods: list[str]) -> Html:
     shown = []
     for one in classes:
-        columns = [mapping(column) for column in sequence(one.get("columns"))]
+        drawn = _columns([mapping(column) for column in sequence(one.get("columns"))])
+        if not drawn:
+            continue
         rows = int(number(one.get("rows")) or 0)
         head = f"<h5>{name(one.get('class'), 60)} ({rows:,} row{'s' if rows != 1 else ''})</h5>"
-        shown.append(Html(f'<div class="explained">{head}{_columns(columns)}</div>'))
+        shown.append(Html(f'<div class="explained">{head}{drawn}</div>'))
     head = f"Mean by predicted class, by {plain(methods[0])}" if methods else "Mean by predicted class"
     return Html(f'<h4>{esc(head)}</h4><div class="means">{join(shown)}</div>') if shown else Html("")
 
