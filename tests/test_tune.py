@@ -260,8 +260,12 @@ def test_a_claimed_trial_is_left_to_its_owner(done: Path, table: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_several_processes_share_a_study(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [None, "ray"])
+def test_several_processes_share_a_study(cluster: str | None, table: Path, tmp_path: Path) -> None:
     words = ["tune", str(table), "--workers", "3", "--trials", "9", "--halving", "2", "--confirm", "0", "--json"]
+    if cluster is not None:
+        pytest.importorskip(cluster, reason=f"needs {cluster}")
+        words += ["--cluster", cluster]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(raw()))
     done = subprocess.run(

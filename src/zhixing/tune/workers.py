@@ -7,6 +7,7 @@ by the others.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def ray_workers(study: Path, count: int, *, device: str, seconds: float | None, 
     Ray places the processes; the trials and their budgets are decided as on one machine, from the journal. The study's
     folder and the data have to lie where all nodes see them, on a file system with locks.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to its makers that nobody asked for
     ray = ray_library()
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=True)
     gpus = 0 if device == "cpu" or "GPU" not in ray.cluster_resources() else 1
