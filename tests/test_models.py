@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from zhixing.errors import UsageError
-from zhixing.layers.convolution import AverageTo, SameConv2d, StochasticDepth
+from zhixing.layers.convolution import AverageTo, ConvBlock, SameConv2d, StochasticDepth, pool_first
 from zhixing.layers.initialise import initialise
 from zhixing.models import ENCODERS, Encoder, Encoding, Spec, encoders_for
 from zhixing.models.cnn import CNN, Convolution
@@ -570,3 +570,21 @@ def test_encoders_learn_real_digits(name: str, keywords: dict[str, Any]) -> None
     with torch.inference_mode():
         right = head(encoder(values[-400:]).pooled).argmax(1) == labels[-400:]
     assert float(right.float().mean()) > 0.85
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_a_rectifier_after_its_pool_gives_the_same_bits(kernel: int) -> None:
+    def layers() -> nn.Sequential:
+        torch.manual_seed(0)
+        block = ConvBlock(nn.Conv2d(3, 8, 3), norm=True, activation=nn.ReLU())
+        return nn.Sequential(block, nn.MaxPool2d(kernel, stride=2, padding=kernel // 3), nn.Conv2d(8, 4, 3))
+
+    pictures = torch.randn(5, 3, 17, 17).to(memory_format=torch.channels_last).round(decimals=1)
+    found = []
+    for network in (layers(), pool_first(layers())):
+        given = pictures.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):  # in which many numbers of a window are equal
+            out = network(given)
+        out.float().square().sum().backward()
+        found.append([out, given.grad, *(parameter.grad for parameter in network.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

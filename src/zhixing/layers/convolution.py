@@ -5,13 +5,24 @@ Shape legend: B rows, C channels, H height, W width, T = H x W cells.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
 
-__all__ = ["AverageTo", "ConvBlock", "SameConv2d", "StochasticDepth", "cells", "require_size", "size_after"]
+__all__ = [
+    "AverageTo",
+    "ConvBlock",
+    "SameConv2d",
+    "StochasticDepth",
+    "cells",
+    "pool_first",
+    "require_size",
+    "size_after",
+]
 
 
 def size_after(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -87,6 +98,26 @@ class ConvBlock(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         features: Tensor = self.activation(self.norm(self.convolution(values)))
         return features
+
+
+def pool_first(layers: nn.Sequential) -> nn.Sequential:
+    """Layers in which a rectifier that stands before a max pool comes after it: the largest of rectified numbers is
+    the largest, rectified. Outputs and gradients are the same to the bit, on a quarter of the numbers.
+
+    Shape: as of the layers.
+
+    >>> block = ConvBlock(nn.Conv2d(1, 8, 3), norm=False, activation=nn.ReLU())
+    >>> pool_first(nn.Sequential(block, nn.MaxPool2d(2)))[1]
+    Sequential(
+      (0): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
+      (1): ReLU()
+    )
+    """
+    for place, (block, pool) in enumerate(pairwise(layers), start=1):
+        if isinstance(pool, nn.MaxPool2d) and isinstance(block, ConvBlock) and isinstance(block.activation, nn.ReLU):
+            layers[place] = nn.Sequential(pool, block.activation)
+            block.activation = nn.Identity()
+    return layers
 
 
 class AverageTo(nn.Module):

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers.convolution import AverageTo, ConvBlock, cells, require_size
+from ..layers.convolution import AverageTo, ConvBlock, cells, pool_first, require_size
 from ..layers.initialise import initialise
 from .encoding import Encoder, Encoding, Spec
 
@@ -42,7 +42,7 @@ class AlexNet(Encoder):
     ) -> None:
         super().__init__()
         require_size("alexnet", spec.shape, self.least_size)
-        self.features = nn.Sequential(
+        features = nn.Sequential(
             convolve(spec.shape[0], 64, kernel=11, stride=4, padding=2),
             nn.MaxPool2d(3, stride=2),
             convolve(64, 192, kernel=5, padding=2),
@@ -52,6 +52,7 @@ class AlexNet(Encoder):
             convolve(256, 256, kernel=3, padding=1),
             nn.MaxPool2d(3, stride=2),
         )
+        self.features = pool_first(features)
         self.average = AverageTo(6)
         self.token_width = 256
         self.width = 256 * 6 * 6

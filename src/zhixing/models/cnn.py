@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..layers.activation import Activation, make_activation
-from ..layers.convolution import ConvBlock, SameConv2d, cells, size_after
+from ..layers.convolution import ConvBlock, SameConv2d, cells, pool_first, size_after
 from ..settings import Settings
 from .encoding import Encoder, Encoding, Spec
 from .mlp import dense_layers
@@ -113,6 +113,7 @@ class CNN(Encoder):
                 )
             )
             channels = settings.channels
+        self.features = pool_first(self.features)
         self.token_width = channels
         self.dense, self.width = dense_layers(channels * size[0] * size[1], dense, activation, dropout)
 

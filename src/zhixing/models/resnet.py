@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers.convolution import ConvBlock, cells
+from ..layers.convolution import ConvBlock, cells, pool_first
 from ..layers.initialise import initialise
 from .encoding import Encoder, Encoding, Spec
 
@@ -110,7 +110,7 @@ def bottleneck_block(channels_in: int, channels: int, stride: int) -> ResidualBl
 def stem(channels_in: int, small: bool) -> nn.Sequential:
     if small:
         return nn.Sequential(convolve(channels_in, 64, 3, activation=nn.ReLU()))
-    return nn.Sequential(convolve(channels_in, 64, 7, 2, nn.ReLU()), nn.MaxPool2d(3, stride=2, padding=1))
+    return pool_first(nn.Sequential(convolve(channels_in, 64, 7, 2, nn.ReLU()), nn.MaxPool2d(3, stride=2, padding=1)))
 
 
 def convolve(

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..layers.convolution import AverageTo, ConvBlock, cells, require_size
+from ..layers.convolution import AverageTo, ConvBlock, cells, pool_first, require_size
 from ..layers.initialise import initialise
 from .encoding import Encoder, Encoding, Spec
 from .mlp import dense_layers
@@ -67,7 +67,7 @@ class VGG(Encoder):
                 layers.append(ConvBlock(convolution, norm=self.batch_norm, activation=nn.ReLU()))
                 channels_in = channels
             layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers)
+        self.features = pool_first(nn.Sequential(*layers))
         self.average = AverageTo(7)
         self.token_width = channels_in
         self.dense, self.width = dense_layers(channels_in * 7 * 7, dense, "relu", dropout)
