@@ -5,6 +5,7 @@ Shape legend: N clips, S samples. Clips are stored as int16 samples behind each 
 
 from __future__ import annotations
 
+import base64
 import errno
 import math
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from .column import (
     Spec,
     Stored,
     Tensorized,
+    Wire,
     files_of,
     is_bytes,
     is_list,
@@ -38,6 +40,7 @@ from .column import (
 )
 from .sound import FULL, SUFFIXES, Clip, describe_failure, looks_like_sound, read_sound, require, seconds_of
 from .spectrum import Features, SpecAugment, Spectrum, SpectrumStem, WhisperSpectrum
+from .wire import file_of, silence
 
 __all__ = ["SUFFIXES", "Audio"]
 
@@ -284,6 +287,14 @@ class Audio(Column):
     def load_state(self, state: dict[str, Any]) -> None:
         self.longest = float(state["longest"])
         self.mean, self.std = [float(x) for x in state["mean"]], [float(x) for x in state["std"]]
+
+    def wire(self) -> Wire:
+        example = base64.b64encode(silence(self.rate, 2 * self.window / 1000)).decode()
+        facts = {"sample_rate": self.rate, "seconds": self.longest, "max_seconds": self.max_seconds}
+        return Wire(file_of("audio/*"), {"base64": example}, facts)
+
+    def bound(self, *, pixels: int, seconds: float) -> None:
+        self.max_seconds = min(self.max_seconds, seconds)
 
     def summary(self) -> dict[str, Any]:
         frames, width = self.spec().shape

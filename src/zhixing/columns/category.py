@@ -19,6 +19,7 @@ from .column import (
     Locate,
     Spec,
     Tensorized,
+    Wire,
     is_bytes,
     is_text,
     natural_order,
@@ -27,6 +28,7 @@ from .column import (
     text_of,
     whole,
 )
+from .wire import LISTED, Word
 
 __all__ = ["Category", "words"]
 
@@ -194,6 +196,10 @@ class Category(Column):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.classes, self.counts = list(state["classes"]), [int(count) for count in state["counts"]]
+
+    def wire(self) -> Wire:
+        facts = {"classes": self.classes[:LISTED], "count": len(self.classes)}
+        return Wire(Word | None, self.classes[0], facts)
 
     def summary(self) -> dict[str, Any]:
         return {"classes": len(self.classes), "rarest": min(self.counts), "commonest": max(self.counts)}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import DataError
 from ..randomness import uniform
 
-__all__ = ["Claim", "Column", "Finding", "Ragged", "Spec", "Stem", "Tensorized"]
+__all__ = ["Claim", "Column", "Finding", "Ragged", "Spec", "Stem", "Tensorized", "Wire"]
 
 Locate = Callable[[str], Path]
 
@@ -87,6 +87,18 @@ class Tensorized:
     lengths: NDArray[np.int64] | None = None
 
 
+class Wire(NamedTuple):
+    """How one cell stands in a request, as JSON.
+
+    ``cell`` is a type that pydantic reads in strict mode, with the bounds that are kept to; what it gives is what
+    :meth:`Column.tensorize` takes. ``facts`` is what a form for such cells has to know.
+    """
+
+    cell: Any
+    example: Any
+    facts: dict[str, Any]
+
+
 class Ragged(NamedTuple):
     """Stored cells of unequal length: row ``i`` is ``values[offsets[i] : offsets[i + 1]]``; ``offsets`` [N + 1]."""
 
@@ -124,6 +136,7 @@ class Column(ABC):
     type: ClassVar[str]
     kind: ClassVar[str]  # the kind of Spec that it gives
     role: Literal["input", "output"] = "input"
+    known: bool = False  # whether its state came with weights that are a start: then there is nothing to fit
 
     @property
     def chunk(self) -> int:
@@ -203,6 +216,13 @@ class Column(ABC):
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
+
+    @abstractmethod
+    def wire(self) -> Wire:
+        """How a cell of this column, fitted, stands in a request."""
+
+    def bound(self, *, pixels: int, seconds: float) -> None:
+        """Refuse larger pictures and longer sounds than these from now on, before they are decoded."""
 
     def summary(self) -> dict[str, Any]:
         """A few facts for a person."""

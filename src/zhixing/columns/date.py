@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import AfterValidator, WithJsonSchema
 from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_bytes, is_text, sample, shorten, text_of, whole
+from .column import (
+    Claim,
+    Column,
+    Finding,
+    Locate,
+    Spec,
+    Tensorized,
+    Wire,
+    is_bytes,
+    is_text,
+    sample,
+    shorten,
+    text_of,
+    whole,
+)
 
 __all__ = ["Date"]
 
@@ -46,6 +61,12 @@ def seconds(cell: Any) -> float | None:
     if not isinstance(cell, datetime):
         raise ValueError(f"not a date: {shorten(cell)}")
     return (cell if cell.tzinfo else cell.replace(tzinfo=UTC)).timestamp()
+
+
+def readable(text: str) -> str:
+    """The text, if it is a date. Raises ValueError."""
+    seconds(text)
+    return text
 
 
 def compact(text: str) -> bool:
@@ -169,6 +190,13 @@ class Date(Column):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.mean, self.std, self.has_time = float(state["mean"]), float(state["std"]), bool(state["has_time"])
+
+    def wire(self) -> Wire:
+        """As ISO 8601 has it; the other forms that cannot be read in two ways are taken as well."""
+        middle = datetime.fromtimestamp(min(max(self.mean, FIRST), LAST - DAY), UTC)
+        example = middle.isoformat(sep=" ", timespec="seconds")[:19] if self.has_time else middle.date().isoformat()
+        schema = WithJsonSchema({"type": "string", "format": "date"})
+        return Wire(Annotated[str, AfterValidator(readable), schema] | None, example, {})
 
     def summary(self) -> dict[str, Any]:
         middle = datetime.fromtimestamp(self.mean, UTC).date().isoformat()

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, is_list, is_text, natural_order, shorten
+from .column import Claim, Column, Finding, Locate, Spec, Tensorized, Wire, is_list, is_text, natural_order, shorten
 from .ragged import Lengths, flags, items_of, keep_rows, last, owners, unpadded
 from .vocabulary import UNKNOWN, ids_of
+from .wire import LISTED, Word
 
 __all__ = ["History"]
 
@@ -134,6 +135,10 @@ class History(Column):
     def load_state(self, state: dict[str, Any]) -> None:
         self.items, self.counts = list(state["items"]), [int(count) for count in state["counts"]]
         self.rows = {key: int(count) for key, count in state["rows"].items()}
+
+    def wire(self) -> Wire:
+        facts = {"items": self.items[:LISTED], "count": len(self.items), "length": self.length}
+        return Wire(list[Word] | None, self.items[:2], facts)
 
     def summary(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,21 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..settings import Settings
-from .column import Claim, Column, Finding, Locate, Spec, Stem, Stored, Tensorized, files_of, is_text, path_of, sample
+from .column import (
+    Claim,
+    Column,
+    Finding,
+    Locate,
+    Spec,
+    Stem,
+    Stored,
+    Tensorized,
+    Wire,
+    files_of,
+    is_text,
+    path_of,
+    sample,
+)
 from .picture import (
     GREY,
     array_layout,
@@ -38,6 +52,7 @@ from .picture import (
     sums_of,
     top_of,
 )  # fmt: skip
+from .wire import file_of
 
 __all__ = ["Image", "picture_uri", "read_picture"]
 
@@ -275,6 +290,16 @@ class Image(Column):
         self.size, self.channels = (int(state["size"][0]), int(state["size"][1])), int(state["channels"])
         self.top = int(state["top"])
         self.mean, self.std = [float(x) for x in state["mean"]], [float(x) for x in state["std"]]
+
+    def wire(self) -> Wire:
+        assert self.size is not None
+        assert self.channels is not None
+        blank = Pillow.new("L" if self.channels == 1 else "RGB", self.size[::-1])
+        facts = {"size": list(self.size), "channels": self.channels, "mean": self.mean, "max_pixels": self.max_pixels}
+        return Wire(file_of("image/*"), {"base64": picture_uri(blank).partition(",")[2]}, facts)
+
+    def bound(self, *, pixels: int, seconds: float) -> None:
+        self.max_pixels = min(self.max_pixels, pixels)
 
     def summary(self) -> dict[str, Any]:
         assert self.size is not None

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import DataError
-from .column import Claim, Column, Finding, Locate, Spec, Tensorized, natural_order, shorten
+from .column import Claim, Column, Finding, Locate, Spec, Tensorized, Wire, natural_order, shorten
 from .ragged import first, items_of, keep_rows, owners, unpadded
 from .vocabulary import PAD, ids_of
+from .wire import LISTED, Word
 
 __all__ = ["Labels"]
 
@@ -121,6 +122,10 @@ class Labels(Column):
     def load_state(self, state: dict[str, Any]) -> None:
         self.classes, self.counts = list(state["classes"]), [int(count) for count in state["counts"]]
         self.longest = int(state["longest"])
+
+    def wire(self) -> Wire:
+        facts = {"classes": self.classes[:LISTED], "count": len(self.classes), "length": self.length}
+        return Wire(list[Word] | None, self.classes[:2], facts)
 
     def summary(self) -> dict[str, Any]:
         return {

@@ -22,6 +22,7 @@ from .column import (
     Locate,
     Spec,
     Tensorized,
+    Wire,
     is_bytes,
     is_list,
     is_number,
@@ -31,6 +32,7 @@ from .column import (
     text_of,
     whole,
 )
+from .wire import FAR, quantity
 
 __all__ = ["Number"]
 
@@ -263,6 +265,22 @@ class Number(Column):
         self.length, self.indicator = int(state["length"]), bool(state["indicator"])
         self.mean, self.std = np.array(state["mean"], np.float64), np.array(state["std"], np.float64)
         self.knots = None if state["knots"] is None else np.array(state["knots"], np.float64)
+
+    def wire(self) -> Wire:
+        """Numbers within a million standard deviations; of ranks, and of what is not scaled, all that can be held."""
+
+        def away(deviations: float) -> list[float]:
+            with np.errstate(over="ignore"):
+                found = self.unshape((self.mean + deviations * self.std)[None])[0]
+            return [float(x) for x in np.nan_to_num(found)]
+
+        low, high = (min(away(-FAR)), max(away(FAR))) if self.scale in ("standardise", "log") else (-FARTHEST, FARTHEST)
+        number, example = quantity(low, high), [float(f"{x:.6g}") for x in away(0)]
+        facts: dict[str, Any] = {} if self.scale == "none" else {"low": away(-2), "high": away(2)}
+        if self.length == 1:
+            return Wire(number, example[0], {name: value[0] for name, value in facts.items()})
+        cell = Annotated[list[number], Field(min_length=self.length, max_length=self.length)]  # type: ignore[valid-type]
+        return Wire(cell | None, example, facts | {"length": self.length})
 
     def summary(self) -> dict[str, Any]:
         mean = self.unshape(self.mean[None])[0]

@@ -24,6 +24,7 @@ from .column import (
     Locate,
     Spec,
     Tensorized,
+    Wire,
     is_bytes,
     is_list,
     is_number,
@@ -34,6 +35,7 @@ from .column import (
     whole,
 )
 from .number import FARTHEST, centre_and_spread
+from .wire import FAR, quantity
 
 __all__ = ["Series", "numbers_of"]
 
@@ -378,6 +380,20 @@ class Series(Column):
         self.mean, self.std = np.array(state["mean"], np.float64), np.array(state["std"], np.float64)
         self.gaps = np.array(state["gaps"], bool)
         self.naive_error = None if state["naive_error"] is None else float(state["naive_error"])
+
+    def wire(self) -> Wire:
+        low, high = -FARTHEST, FARTHEST
+        if self.scale == "standardise":
+            low, high = float((self.mean - FAR * self.std).min()), float((self.mean + FAR * self.std).max())
+        number = quantity(low, high)
+        mean = [float(f"{x:.6g}") for x in self.mean]
+        facts: dict[str, Any] = {"length": self.steps, "features": self.features}
+        if self.scale == "standardise":
+            facts |= {"low": (self.mean - 2 * self.std).tolist(), "high": (self.mean + 2 * self.std).tolist()}
+        if self.features == 1:
+            return Wire(list[number] | None, mean * 3, facts)  # type: ignore[valid-type]
+        step = Annotated[list[number], Field(min_length=self.features, max_length=self.features)]  # type: ignore[valid-type]
+        return Wire(list[step] | None, [mean] * 3, facts)
 
     def summary(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"features": self.features}

@@ -18,6 +18,7 @@ from .column import (
     Spec,
     Stem,
     Tensorized,
+    Wire,
     is_bytes,
     is_text,
     natural_order,
@@ -26,6 +27,7 @@ from .column import (
     text_of,
     whole,
 )
+from .wire import LISTED, Word
 
 __all__ = ["Tags"]
 
@@ -128,6 +130,10 @@ class Tags(Column):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.classes, self.counts = list(state["classes"]), [int(count) for count in state["counts"]]
+
+    def wire(self) -> Wire:
+        facts = {"classes": self.classes[:LISTED], "count": len(self.classes)}
+        return Wire(list[Word] | None, self.classes[:2], facts)
 
     def summary(self) -> dict[str, Any]:
         return {"labels": len(self.classes), "rarest": min(self.counts), "commonest": max(self.counts)}

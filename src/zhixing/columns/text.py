@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -20,6 +21,7 @@ from .column import (
     Locate,
     Spec,
     Tensorized,
+    Wire,
     is_bytes,
     is_list,
     is_text,
@@ -29,6 +31,8 @@ from .column import (
 )
 from .ragged import append, first, flags, keep_rows, list_lengths, owners, prepend
 from .segment import HAN, KANA, is_of, segmentation
+from .template import fitting
+from .text_forms import FORMS, Form, holds_pairs
 from .tokenizers import ALL, Plan, Tokenizer, Words, choose, enough, load
 from .vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, commonest
 
@@ -38,6 +42,7 @@ MOST = 512  # tokens of a row, where nothing else is asked for
 BLOCK = 256  # the same, where texts are packed
 PORTION = 2**20  # characters that a tokenizer is given at a time
 SHOWN = 300  # characters
+WHOLE = 1 << 30  # tokens: room for all
 
 
 class Cells(NamedTuple):
@@ -76,6 +81,11 @@ class Text(Column):
     The ids are 0 padding, 1 unknown, 2 begin, 3 end, then the vocabulary. The texts of an output end with an end token,
     so that a model can learn where to stop: an empty text is that token alone. A longer text than ``length`` is kept
     cut, and told of; then it has no end.
+
+    With a ``template``, a cell of an input is what a user says, or a conversation: a list of ``{role, content}`` that
+    ends with the user. Its tokens are those that a chat goes on from, up to where the answer begins. A cell of an
+    output may be a pair ``{chosen, rejected}``: the tokens of the other text then stand behind those of the preferred
+    one, negative.
 
     >>> from pathlib import Path
     >>> column = Text(tokenizer="word")
@@ -117,7 +127,14 @@ class Text(Column):
             bool,
             Field(description="language models: texts stand behind each other in rows of `length` tokens, none is cut"),
         ] = False,
+        template: Annotated[
+            Literal["auto", "chatml", "plain"] | None,
+            Field(
+                description="read as what a user says, spelled as in a chat; open: no, auto: as the tokenizer has it"
+            ),
+        ] = None,
     ) -> None:
+        self.template: str | None = template
         self.tokenizer: str | None = tokenizer
         self.segment: str = segment
         self.length, self.packed = length, packed
@@ -125,6 +142,7 @@ class Text(Column):
         self.normalise, self.lowercase = normalise, lowercase
         self.fitted: Tokenizer | None = None
         self.lists = False  # whether training cells are lists of words
+        self.pairs = False  # whether training cells are a text that is preferred and one that is not
         self.measured: dict[str, float] = {}
 
     @property
@@ -133,6 +151,8 @@ class Text(Column):
 
     @classmethod
     def claims(cls, values: pa.ChunkedArray, name: str) -> Claim | None:
+        if holds_pairs(values.type):
+            return Claim(0.95, "pairs of a text that is preferred and one that is not")
         if not is_text(values.type):
             return None
         cells = sample(values)
@@ -180,7 +200,45 @@ class Text(Column):
             strings = pc.utf8_normalize(strings, form=self.normalise.upper())
         return pc.utf8_lower(strings) if self.lowercase else strings
 
+    def form(self, kind: pa.DataType) -> Form | None:
+        """What cells are that are more than one string.
+
+        Raises:
+            DataError: cells that the template is not for.
+        """
+        if holds_pairs(kind) and self.role == "output":
+            return FORMS["pair"]
+        if self.template is None:
+            return None
+        if not FORMS["conversation"].holds(kind):
+            raise DataError(
+                f"cells stored as {kind} are no conversation",
+                place="a column of type text",
+                mend="Give texts, or lists of {role, content}; or leave out the template.",
+            )
+        return FORMS["conversation"]
+
+    @property
+    def spelling(self) -> str:
+        """The template that is meant."""
+        return self.template if self.template not in (None, "auto") else fitting(self.codec)
+
+    def fit_form(self, form: Form, values: pa.ChunkedArray) -> None:
+        texts = form.all_texts(values)
+        if not any(texts):
+            raise DataError("no training row holds a text", place=f"an {self.role} of type text")
+        self.fitted = self.learn(texts)
+        self.pairs = form is FORMS["pair"]
+        self.template = self.spelling if self.template == "auto" else self.template
+        sizes = [len(ids) for ids, _ in form.rows(self.codec, self.spelling, values.to_pylist(), WHOLE) if ids]
+        longest = max(sizes, default=1)
+        self.measured = {"longest": longest, "median": float(np.median(sizes or [0])), "unknown": 0.0}
+        self.length = self.length or min(longest, self.codec.most or MOST, MOST)
+
     def fit(self, values: pa.ChunkedArray, locate: Locate) -> None:
+        if (form := self.form(values.type)) is not None:
+            self.fit_form(form, values)
+            return
         parts = [self.read(chunk) for chunk in values.chunks]
         self.lists = is_list(values.type)
         strings = pa.chunked_array([part.strings for part in parts], pa.string()).drop_null()
@@ -248,6 +306,8 @@ class Text(Column):
 
     def tensorize(self, values: pa.Array, locate: Locate) -> Tensorized:
         assert self.length is not None, "fit comes first"
+        if (form := self.form(values.type)) is not None:
+            return form.tensorize(self.codec, self.spelling, whole(values).to_pylist(), self.length)
         cells = self.read(values)
         ids, lengths, present = self.encode(cells)
         findings = [*cells.findings]
@@ -284,11 +344,17 @@ class Text(Column):
         assert self.length is not None, "fit comes first"
         return Spec("tokens", (self.length,), self.codec.size)
 
+    def blank(self, rows: int) -> tuple[Tensor, Tensor | None]:
+        values, mask = super().blank(rows)
+        if self.pairs:
+            values = torch.cat([values, -values], dim=1)
+        return values, torch.ones_like(values, dtype=torch.bool) if self.pairs else mask
+
     def restore(self, values: Tensor) -> list[Any]:
         """Ids [N, T] to text, up to the end token; to lists of words, where training cells are such."""
         rows = []
-        for row in values.tolist():
-            ids = row[: row.index(END)] if END in row else row
+        for row in (values.clamp(min=0) if self.pairs else values).tolist():  # of a pair, the preferred text
+            ids = row[: row.index(END)] if END in row and self.template is None else row
             rows.append([token for token in ids if token not in (PAD, BEGIN)])
         return [self.tokens_of(row) if self.lists else self.codec.decode(row) for row in rows]
 
@@ -324,15 +390,23 @@ class Text(Column):
             "at_least": self.at_least,
             "length": self.length,
             "packed": self.packed,
+            "template": self.template,
         }
 
     def state(self) -> dict[str, Any]:
-        return {"tokenizer": self.codec.state(), "lists": self.lists, "measured": self.measured}
+        return {"tokenizer": self.codec.state(), "lists": self.lists, "pairs": self.pairs, "measured": self.measured}
 
     def load_state(self, state: dict[str, Any]) -> None:
         assert self.tokenizer is not None, "settings are resolved before a state is taken back"
         self.fitted = load(self.tokenizer, state["tokenizer"])
         self.lists, self.measured = bool(state["lists"]), dict(state["measured"])
+        self.pairs = bool(state.get("pairs", False))  # which runs of older versions do not tell
+
+    def wire(self) -> Wire:
+        facts = {"length": self.length, "tokenizer": self.tokenizer}
+        if self.lists:
+            return Wire(list[str] | None, ["two", "words"], facts)
+        return Wire(str if self.role == "output" else str | None, "A short text.", facts)
 
     def summary(self) -> dict[str, Any]:
         return {
