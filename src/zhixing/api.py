@@ -36,14 +36,23 @@ class Run(RunFolder):
         from .training.surroundings import torch_device
 
         super().__init__(path)
+        self.source: Any = None  # what it was trained on, where that is only in memory
+        self.settings: Recipe
+        self.fitted: dict[str, Column]
+        self.model: Model
+        if (self.path / "compressed.json").is_file():
+            from .compress.compressed import open_compressed
+
+            self.device = torch_device("cpu")
+            self.settings, self.fitted, self.model, self.calibrations = open_compressed(self.path)
+            return
         content = self.verify()
         self.device = torch_device(device)
-        self.source: Any = None  # what it was trained on, where that is only in memory
-        self.settings: Recipe = self.recipe()
-        self.fitted: dict[str, Column] = self.columns(self.settings)
+        self.settings = self.recipe()
+        self.fitted = self.columns(self.settings)
         custom = [name for name, given in self.settings.inputs.items() if given.encoder.name == "custom"]
         modules = {custom[0]: encoder} if isinstance(encoder, nn.Module) and custom else encoder or {}
-        self.model: Model = build_model(self.settings, self.fitted, modules)  # type: ignore[arg-type]
+        self.model = build_model(self.settings, self.fitted, modules)  # type: ignore[arg-type]
         self.load_weights(self.model, content["model.safetensors"])
         self.model.to(self.device).channels_last().eval()
         fitted = content.get("calibration.json")
@@ -141,6 +150,20 @@ class Run(RunFolder):
             self.settings, self.fitted, self.model, source, plan=Plan(**wanted), part=part, own=self.source,
             calibrations=self.calibrations, device=self.device, console=Console(quiet=True),
         )  # fmt: skip
+
+    def compress(self, *, source: Any = None, out: Path | str | None = None, **wanted: Any) -> Run:
+        """The fastest form of this model that loses no more than ``max_drop`` on validation rows, measured here.
+
+        ``wanted`` are the fields of :class:`zhixing.compress.command.Ask`: ``max_drop``, ``methods``, ``aim``, … What
+        was tried stands in ``compressed.html`` of the folder ``out``, by default ``compressed`` in the run's own.
+        """
+        from .compress.command import Ask, compress
+
+        told = compress(
+            self.path, self.settings, self.fitted, self.model, Ask(**wanted), out=None if out is None else Path(out),
+            source=self.source if source is None else source, device=self.device, console=Console(quiet=True),
+        )  # fmt: skip
+        return load(told["out"])
 
     def report(self) -> Path:
         """Write the report anew; gives its path."""
