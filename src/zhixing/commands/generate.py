@@ -42,7 +42,8 @@ def search_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def plan_of(flags: dict[str, Any]) -> Plan:
     from ..verbs.generate import Plan
 
-    return Plan({name: flags[name] for name in SEARCH if flags[name] is not None}, flags["stop"])
+    search = {name: flags[name] for name in SEARCH if flags[name] is not None}
+    return Plan(search, flags["stop"], flags.get("timestamps", False))
 
 
 def open_writer(model: Path, device: str, flags: dict[str, Any], output: str | None = None) -> Writer:
@@ -68,6 +69,7 @@ def open_writer(model: Path, device: str, flags: dict[str, Any], output: str | N
 @click.argument("prompts", nargs=-1)
 @search_flags
 @click.option("--output", metavar="COLUMN", help="Which text, where the model writes several.")
+@click.option("--timestamps", is_flag=True, help="Of recordings: a line for each phrase, with when it is said.")
 @device
 @as_json
 def generate(model: Path, prompts: tuple[str, ...], output: str | None, device: str, json_: bool, **flags: Any) -> None:

@@ -27,6 +27,7 @@ __all__ = ["predict"]
     default="threshold",
     help="Smallest sets, or fair to hard rows.",
 )
+@click.option("--timestamps", is_flag=True, help="Of recordings: when each phrase is said.")
 @click.option("--explain", type=click.Path(path_type=Path), help="Also explain: .html, .json, or a folder for all.")
 @device
 @as_json
@@ -38,6 +39,7 @@ def predict(
     probabilities: bool,
     coverage: float | None,
     sets: Literal["threshold", "adaptive"],
+    timestamps: bool,
     explain: Path | None,
     device: str,
     json_: bool,
@@ -57,7 +59,7 @@ def predict(
     one = load(run, device=device)
     told = predict_command(
         one.settings, one.fitted, one.model, inputs, device=one.device, out=out,
-        wanted=Wanted(probabilities, coverage, sets, one.calibrations),
+        wanted=Wanted(probabilities, coverage, sets, one.calibrations, timestamps),
         form=form or ("jsonl" if json_ or not sys.stdout.isatty() else "table"), console=Console(quiet=json_),
     )  # fmt: skip
     if explain is not None and told["broken"] < told["rows"]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..columns.column import Ragged
-from ..randomness import permutation, uniform
+from ..randomness import permutation, uniform, uniform_rows
 
-__all__ = ["Batch", "Batches", "ColumnBatch", "Order", "stored_row"]
+__all__ = ["Batch", "Batches", "ColumnBatch", "Draw", "Order", "stored_row"]
 
 BLOCK_BYTES = 8 << 20
 POOL = 256  # batches whose rows are put in the order of their lengths
@@ -40,13 +40,26 @@ class ColumnBatch(NamedTuple):
         return ColumnBatch(change(self.values), None if self.mask is None else change(self.mask))
 
 
+class Draw(NamedTuple):
+    """Random numbers for the rows of a batch, [B] by their numbers in the table: a function of (seed, step, row)."""
+
+    rows: Tensor
+    seed: int
+    step: int
+
+    def uniform(self, count: int, *key: int | str) -> Tensor:
+        """``count`` numbers in [0, 1) for each row, [B, count]; other keys give others."""
+        return uniform_rows(self.rows, count, self.seed, self.step, *key)
+
+
 @dataclass(slots=True)
 class Batch:
     """All that crosses from data to model.
 
     ``columns`` by name; ``rows`` [B] are the rows' numbers in the table; in training, ``weights`` [B] by output name
     say what each row counts for in that output's loss. Where rows were blended (mixup, cutmix), ``blends`` holds the
-    outputs of the row that was blended in and ``share`` [B] how much of the row is still itself.
+    outputs of the row that was blended in and ``share`` [B] how much of the row is still itself. ``moment`` is the
+    (seed, step) that training draws from; None: it is not training that looks.
     """
 
     columns: dict[str, ColumnBatch]
@@ -54,6 +67,12 @@ class Batch:
     weights: dict[str, Tensor] = field(default_factory=dict)
     blends: dict[str, ColumnBatch] = field(default_factory=dict)
     share: Tensor | None = None
+    moment: tuple[int, int] | None = None
+
+    @property
+    def draw(self) -> Draw:
+        """What is drawn for these rows; always the same where nothing is trained."""
+        return Draw(self.rows, *(self.moment or (0, -1)))
 
     def __len__(self) -> int:
         return int(self.rows.shape[0])
@@ -75,6 +94,7 @@ class Batch:
             {name: change(weight) for name, weight in self.weights.items()},
             {name: column.each(change) for name, column in self.blends.items()},
             None if self.share is None else change(self.share),
+            self.moment,
         )
 
 

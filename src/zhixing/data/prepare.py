@@ -64,6 +64,8 @@ def prepare(
     train = split["train"]
     for name, column in columns.items():
         cells = table[name]
+        if column.known:
+            continue
         try:
             column.fit(cells if len(train) == len(cells) else cells.take(pa.array(train)), table.locate)
         except DataError as error:  # a column does not know what it is called
@@ -85,7 +87,8 @@ def prepare(
     for name, column in columns.items():
         batch = encoded[name].batch
         stored = batch if isinstance(batch, Ragged) else batch.values
-        column.calibrate(stored, usable["train"], encoded[name].sums)
+        if not column.known:
+            column.calibrate(stored, usable["train"], encoded[name].sums)
         tensors[name] = with_mask(encoded[name], column, bad)
     problems.sort(key=lambda problem: (problem.row, problem.column))
     return Prepared(tensors, usable, table.rows, [*table.problems, *problems], fingerprint(encoded, usable))

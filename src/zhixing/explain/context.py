@@ -5,6 +5,8 @@ Shape legend: B rows, T tokens of the text, D width, V tokens of the vocabulary.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +19,10 @@ from ..heads.decoder import shifted
 from ..heads.decoder_transformer import TransformerDecoder, texts_of, without_last_end
 from ..model import Model
 from ..models.encoding import Encoding
+from ..models.prompt import Prompt
 from .goals import Ask, Goal, picked, place_of
 
-__all__ = ["Context", "Next", "before", "encode", "next_token"]
+__all__ = ["Context", "Next", "Spoken", "before", "encode", "next_token", "spoken"]
 
 
 class Context(nn.Module):
@@ -53,6 +56,28 @@ def encode(model: Model, batch: Batch) -> Encoding:
     context, read, mask, _ = before(model.head(name), batch.columns[name].values, None)
     out: Encoding = context(read, mask)
     return out
+
+
+class Spoken(nn.Module):
+    """The prompt that a decoder reads itself, as an encoder: the vectors that stand for its tokens there."""
+
+    def __init__(self, decoder: TransformerDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
+        vectors = self.decoder.vectors(values)
+        real = values > PAD if mask is None else mask
+        return Encoding(vectors[:, 0, :0], vectors, real, ids=values.masked_fill(~real, PAD))
+
+
+def spoken(encoder: Any, head: Head) -> Any:
+    """An encoder, or where it leaves all reading to the decoder, one that gives the decoder's own vectors."""
+    if not isinstance(encoder, Prompt):
+        return encoder
+    assert isinstance(head, TextHead)
+    assert isinstance(head.decoder, TransformerDecoder)
+    return Spoken(head.decoder)
 
 
 class Next(Head):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..columns import Column
 from ..data.batches import Batches, Order, stored_row
+from ..errors import UsageError
 from ..model import Model
 from .context import encode
 from .rows import Rows, read_by
@@ -36,6 +37,11 @@ class Neighbours:
         with torch.inference_mode():
             parts = [encode(model, batch).pooled for batch in batches.stream(order, 0, order.steps_per_epoch)]
         pooled = torch.cat(parts).float()
+        if not pooled.shape[1]:
+            raise UsageError(
+                "a prompt that its decoder reads has no summary of which rows could be near",
+                mend="Go without --nearest.",
+            )
         self.mean = pooled.mean(0)
         self.unit = F.normalize(pooled - self.mean, dim=1)
 

@@ -22,7 +22,7 @@ from ..data.batches import Batch
 from ..errors import UsageError
 from ..model import Model
 from ..models.encoding import Encoding
-from .context import before, next_token
+from .context import before, next_token, spoken
 from .goals import Ask, Goal, goal_of
 
 __all__ = ["Entry", "NotApplicableError", "Subject", "differentiable"]
@@ -129,6 +129,7 @@ class Subject:
         out = []
         for name, stem, encoder in parts:
             values, mask = stem(*batch.columns[name])
+            encoder = spoken(encoder, self.model.head(self.output))
             out.append(entry_of(name, columns[name], encoder, values, mask))
         return out
 

@@ -16,6 +16,7 @@ from ..columns.vocabulary import BEGIN, END, PAD
 from ..errors import DataError, UsageError
 from ..layers.attention import Attention
 from ..layers.packed import packed_linear
+from ..layers.positions import Learned
 from ..layers.transformer import (
     BlockSettings,
     Cache,
@@ -103,6 +104,12 @@ class TransformerDecoder(Forced):
             out.out = packed_linear(self.embed.weight, None, rows)
         return out
 
+    def make_room(self, prompt: int) -> None:
+        """Say that texts go on from prompts of so many tokens, which take places of their own."""
+        self.length += prompt
+        if isinstance(self.stack.positions, Learned):
+            self.stack.positions = Learned(self.embed.embedding_dim, length=self.length)
+
     def vectors(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.embed(tokens) * self.scale
         return out
@@ -113,6 +120,8 @@ class TransformerDecoder(Forced):
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
         assert target is not None
+        if encoding.ids is not None:
+            return self.after_prompt(encoding.ids, encoding.tokens, target)
         read = shifted(self.after_lead(target))
         x_BTD = self.vectors(read)
         if self.packed:
@@ -127,6 +136,18 @@ class TransformerDecoder(Forced):
         hidden = self.stack(torch.cat([source.to(x_BTD.dtype), x_BTD], dim=1), real, at=at)
         return self.scores(hidden[:, before.shape[1] + len(self.lead) :])
 
+    def after_prompt(self, prompt: Tensor, vectors: Tensor, target: Tensor) -> Tensor:
+        """Scores of texts [B, T] that go on from prompts [B, S], of which the last token's hidden state says the
+        first. ``vectors`` [B, S, D] stand in the place of those of the prompt; [B, S, 0]: they are looked up."""
+        prompt = begun(prompt)
+        vectors = vectors if vectors.shape[2] else self.vectors(prompt)
+        order = (prompt > PAD).to(torch.uint8).argsort(dim=1, stable=True)  # the padding first, the text after it
+        before = vectors.gather(1, order[:, :, None].expand_as(vectors))
+        x_BTD = torch.cat([before, self.vectors(target.abs()[:, :-1])], dim=1)
+        real = torch.cat([prompt.gather(1, order) > PAD, torch.ones_like(target[:, :-1], dtype=torch.bool)], dim=1)
+        at = (real.cumsum(1) - 1).clamp(min=0)
+        return self.scores(self.stack(x_BTD, real, at=at)[:, prompt.shape[1] - 1 :])
+
     def after_lead(self, tokens: Tensor) -> Tensor:
         """Texts [B, T] behind what stands before each of them."""
         return torch.cat([self.lead.expand(len(tokens), -1), tokens], dim=1) if len(self.lead) else tokens
@@ -135,6 +156,8 @@ class TransformerDecoder(Forced):
     def stream(self, encoding: Encoding, settings: Search, most: int, prompt: Tensor | None = None) -> Steps:
         rows = len(encoding.pooled)
         read, room = torch.full((rows, 1), BEGIN, device=encoding.pooled.device), None
+        if encoding.ids is not None:  # from which texts go on; they take no place of theirs
+            read = begun(encoding.ids)
         if len(self.lead):
             prompt = self.after_lead(read[:, :0] if prompt is None else prompt)
         if prompt is not None:
@@ -197,6 +220,16 @@ class TransformerDecoder(Forced):
         finally:
             handle.remove()
         return seen[0][:, len(self.lead) :]
+
+
+def begun(prompt: Tensor) -> Tensor:
+    """Prompts [B, S]; one that asks nothing is BEGIN, with which texts begin.
+
+    >>> begun(torch.tensor([[7, 8], [0, 0]])).tolist()
+    [[7, 8], [2, 0]]
+    """
+    blank = (prompt <= PAD).all(1, keepdim=True) & (torch.arange(prompt.shape[1], device=prompt.device) == 0)
+    return torch.where(blank, BEGIN, prompt)
 
 
 def without_last_end(tokens: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from ..columns import Column
+from ..errors import UsageError
 from ..models.encoding import Encoder, Encoding
+from ..models.prompt import Prompt
 
 __all__ = ["Head"]
 
@@ -75,7 +77,17 @@ class Head(nn.Module):
         return {}
 
     def meet(self, encoders: Sequence[Encoder]) -> None:
-        """Look at the encoders of all inputs, before training: a head may check that they fit, or share a table."""
+        """Look at the encoders of all inputs, before training: a head may check that they fit, or share a table.
+
+        Raises:
+            UsageError: one leaves all reading to a decoder, which this head has not.
+        """
+        if any(isinstance(encoder, Prompt) for encoder in encoders):
+            raise UsageError(
+                "a prompt is for an output of type text, whose decoder reads it",
+                place="encoder: prompt",
+                mend="Take another encoder.",
+            )
 
     def baseline(self, column: Column) -> None:
         """Start from what is known before any input is seen (class frequencies, the mean), where that helps."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from ..columns import Column
 from ..columns.text import Text
-from ..columns.vocabulary import PAD
 from ..errors import UsageError
 from ..models.encoding import Encoder, Encoding
-from .decoders import CTC, DECODERS, Decoder, Forced
+from ..models.prompt import Prompt
+from .decoders import CTC, DECODERS, Decoder, Forced, TransformerDecoder
 from .head import Head
+from .objective import DPO, OBJECTIVES, Likelihood, Objective
 from .search import Search
 
 __all__ = ["TextHead"]
@@ -26,8 +26,8 @@ class TextHead(Head):
     """A decoder, and the way in which texts are found with it.
 
     With an input that is translation, transcription or a summary; without one, a language model. Prediction: scores of
-    each token [B, T, V], or (ctc) of each step of the input; target [B, T] int64, ended by END, then PAD. Each token
-    counts the same, whichever text it stands in.
+    each token [B, T, V], or (ctc) of each step of the input, or what the ``loss`` makes of them; target [B, T] int64,
+    ended by END, then PAD.
     """
 
     reads = "tokens"
@@ -39,6 +39,7 @@ class TextHead(Head):
         column: Column,
         *,
         decoder: Any = None,
+        loss: Any = None,
         search: Annotated[Search, Field(description="how texts are found")] = Search(),  # noqa: B008
     ) -> None:
         super().__init__()
@@ -47,7 +48,17 @@ class TextHead(Head):
         name, settings = ("transformer", {}) if decoder is None else (decoder.name, decoder.keywords())
         lead = column.lead()
         self.decoder: Decoder = DECODERS[name](width, column.spec().vocabulary, length + len(lead), **settings)
-        self.forced, self.goal = self.decoder.forced, self.decoder.goal  # type: ignore[misc]
+        self.objective: Objective = DPO() if column.pairs else Likelihood()
+        if loss is not None:
+            self.objective = OBJECTIVES[loss.name](**loss.keywords())
+        if self.objective.pairs and not column.pairs:
+            raise UsageError(
+                "it needs pairs of texts, of which one is preferred, and the column holds single ones",
+                place="loss",
+                mend="Name both columns: data.reshape={name: preference, chosen: …, rejected: …}.",
+            )
+        self.forced = self.decoder.forced  # type: ignore[misc]
+        self.goal = self.objective.goal(self.decoder)  # type: ignore[misc]
         if isinstance(self.decoder, CTC) and search != Search(most=search.most):
             raise UsageError(
                 "ctc takes the likeliest token of each step and has nothing to search",
@@ -68,20 +79,42 @@ class TextHead(Head):
                 place="decoder",
                 mend="Take the transformer decoder, or leave the other inputs out.",
             )
+        prompts = [encoder for encoder in encoders if isinstance(encoder, Prompt)]
+        if self.objective.pairs and not prompts:
+            raise UsageError(
+                "what texts are preferred as answers to has to be an input that the decoder reads itself",
+                place="loss",
+                mend="Name a single input of type text, with encoder: prompt.",
+            )
+        if prompts and (len(encoders) > 1 or not isinstance(self.decoder, TransformerDecoder)):
+            raise UsageError(
+                "a prompt is read by a transformer decoder, as its only input",
+                place="encoder: prompt",
+                mend="Leave the other inputs out, or take another encoder.",
+            )
+        if prompts and isinstance(self.decoder, TransformerDecoder):
+            self.decoder.make_room(prompts[0].most)
+
+    def remember(self, *, shared: bool) -> None:
+        """Note the weights that training starts from, where the loss compares with them; ``shared``: they will stay."""
+        self.objective.remember(self.decoder, shared=shared)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.objective.moved(fn)
+        return self
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:
-        out: Tensor = self.decoder(encoding, target)
-        return out
+        return self.objective.predict(self.decoder, encoding, target)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return self.decoder.loss(prediction, target)
+        return self.objective.loss(self.decoder, prediction, target)
 
     def row_weights(self, target: Tensor) -> Tensor | None:
-        """The number of tokens that are predicted."""
-        return (target > PAD).sum(1).float()
+        return self.objective.row_weights(target)
 
     def keep(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return self.decoder.keep(prediction, target)
+        return self.objective.keep(self.decoder, prediction, target)
 
     def answer(self, encoding: Encoding, prediction: Tensor | None = None, prompt: Tensor | None = None) -> Tensor:
         return self.decoder.write(encoding, self.search, self.most, prompt)
@@ -92,9 +125,7 @@ class TextHead(Head):
     def metrics(self, prediction: Tensor, target: Tensor, column: Column) -> dict[str, float]:
         if isinstance(self.decoder, CTC):
             return error_rates(as_texts(column.restore(prediction)), as_texts(column.restore(target)))
-        loss, right, tokens, bytes_ = prediction.double().sum(0).tolist()
-        out = {"perplexity": math.exp(min(loss / max(tokens, 1), 700)), "token_accuracy": right / max(tokens, 1)}
-        return out | ({"bits_per_byte": loss / math.log(2) / bytes_} if bytes_ else {})
+        return self.objective.metrics(prediction)
 
     def answer_metrics(self, answers: list[Any], truth: list[Any]) -> dict[str, float]:
         exact = sum(said == true for said, true in zip(answers, truth, strict=True)) / max(1, len(truth))

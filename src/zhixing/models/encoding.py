@@ -14,9 +14,15 @@ from torch import Tensor, nn
 
 from ..columns.column import Spec
 
-__all__ = ["Encoder", "Encoding", "Spec", "StepEncoder", "Steps", "TokenWidth", "as_steps", "pool_tokens", "step_width"]
+__all__ = [
+    "Asked", "Encoder", "Encoding", "Spec", "StepEncoder", "Steps", "TokenWidth", "as_steps", "pool_tokens",
+    "step_width",
+]  # fmt: skip
 
 TokenWidth = Annotated[int, Field(ge=1, description="units of a token's vector; without effect on other kinds")]
+
+
+Asked = tuple[Tensor, ...]
 
 
 class Encoding(NamedTuple):
@@ -25,13 +31,17 @@ class Encoding(NamedTuple):
     ``pooled`` [B, D] is the summary that heads for whole rows read. ``tokens`` [B, T, D'] are its parts (the cells of
     a convolution's last feature map, the states of a recurrent network), for heads that generate or tag, and for
     explanations; ``mask`` [B, T] is True where a token is real, None where all are. ``grid`` is the (height, width)
-    of tokens that lie on a picture, T = height x width, row by row.
+    of tokens that lie on a picture, T = height x width, row by row. ``ids`` [B, T], 0 where none is, are what a decoder
+    is to read in place of tokens, before its own. ``asked`` is what a head that made a question of the input wants to
+    know again.
     """
 
     pooled: Tensor
     tokens: Tensor
     mask: Tensor | None = None
     grid: tuple[int, int] | None = None
+    ids: Tensor | None = None
+    asked: Asked | None = None
 
     @property
     def real(self) -> Tensor:

@@ -246,6 +246,7 @@ def make_augment(session: Session) -> Any:
                 pick = partial(torch.index_select, dim=0, index=blend.partner)
                 batch.share = blend.share
                 batch.blends = {key: batch.columns[key].each(pick) for key in recipe.outputs}
+        batch.moment = recipe.seed, step
         return batch
 
     return augment

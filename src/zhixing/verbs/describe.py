@@ -118,7 +118,8 @@ def probe(
     What a column learns from the stored tensors of all training rows would be wrong of a few, so it is not told.
     """
     for name, column in columns.items():
-        column.fit(table[name].take(pa.array(train)), table.locate)
+        if not column.known:
+            column.fit(table[name].take(pa.array(train)), table.locate)
     few = table.take(train[:PROBE].tolist())
     encoded, _ = encode_all(few, columns)
     summaries = {}
@@ -126,7 +127,8 @@ def probe(
         before = column.summary()
         batch = encoded[name].batch
         stored = batch if isinstance(batch, Ragged) else batch.values
-        column.calibrate(stored, encoded[name].present.nonzero()[0])
+        if not column.known:
+            column.calibrate(stored, encoded[name].present.nonzero()[0])
         after = column.summary()
         summaries[name] = {key: value for key, value in after.items() if before.get(key) == value}
     stored_bytes = sum(one.batch.values.nbytes for one in encoded.values()) * table.rows // max(1, few.rows)

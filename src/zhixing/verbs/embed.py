@@ -93,6 +93,11 @@ def run_of(
         for batch in batches.stream(order, 0, order.steps_per_epoch):
             parts.append(pooled(model, batch, input_).float().cpu())
     found = torch.cat(parts).numpy()
+    if not found.shape[1]:
+        raise UsageError(
+            "the decoder of this model reads its input itself, so that there is no vector of it",
+            mend="Take a run with another encoder than prompt.",
+        )
     if lengths is not None:  # batches are of rows of about the same length
         rows = rows[np.argsort(lengths, kind="stable")]
     out = blank(table.rows, found.shape[1])

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..columns import Column
 from ..columns.text import Text
-from ..columns.vocabulary import END, PAD
+from ..columns.vocabulary import BEGIN, END, PAD
 from ..data.batches import Batches
 from ..data.prepare import encode_all
-from ..data.table import Problem
+from ..data.table import Problem, Table
 from ..errors import DataError, UsageError, did_you_mean
 from ..heads.decoders import Decoder
 from ..heads.search import Search
@@ -35,6 +35,7 @@ from ..models.encoding import Encoding
 from ..pretrained import open_model, untrained
 from ..recipe import Recipe
 from .sources import as_table
+from .transcribe import Listener, listener_of
 
 __all__ = ["Ending", "Piece", "Plan", "Rates", "Tail", "Writer", "published"]
 
@@ -54,10 +55,12 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How texts are written: changes of the model's own :class:`Search` settings, and strings that end a text."""
+    """How texts are written: changes of the model's own :class:`Search` settings, strings that end a text, and whether
+    each phrase of a recording is to have a line of its own, with the times at which it is said."""
 
     search: Mapping[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    timestamps: bool = False
 
     def settings(self, head: TextHead) -> Search:
         """The search settings of a head with these changes.
@@ -200,14 +203,49 @@ class Writer:
         settings = plan.settings(self.head)
         if not prompts:
             raise UsageError("there is nothing to write for", mend="Give a text to go on from; an empty one will do.")
+        listener = listener_of(self.columns, self.model, self.device)
+        if plan.timestamps and listener is None:
+            raise UsageError("this model tells no times", mend="Leave out timestamps, or take one such as Whisper.")
+        table = as_table(self.recipe, list(prompts))
+        if listener is not None and (
+            plan.timestamps or any(listener.is_long(cell, table.locate) for cell in table[listener.read].to_pylist())
+        ):
+            return self.listen(listener, table, plan, settings, started)
         encoding, prompt = self.read(prompts)
         return self.pieces(encoding, prompt, settings, plan.stop, started)
 
+    def listen(self, listener: Listener, table: Table, plan: Plan, settings: Search, started: float) -> Iterator[Piece]:
+        """Pieces of what is said in recordings of any length, phrase by phrase."""
+        self.rates, self.problems = Rates(), []
+        for row, cell in enumerate(table[listener.read].to_pylist()):
+            try:
+                samples = listener.samples(cell, table.locate)
+            except ValueError as error:
+                raise DataError(f"a prompt cannot be read: {error}", place=table.where(row)) from None
+            text = ""
+            for segment in listener.segments(samples, settings):
+                self.clock(started, len(self.column.codec.encode([segment.text])[0]))
+                new = segment.line() if plan.timestamps else f" {segment.text}" if text else segment.text
+                text += new
+                yield Piece(row, new)
+            yield Piece(row, "", "end")
+
+    @property
+    def prompted(self) -> Text | None:
+        """The column of prompts that the decoder reads itself, where the model has such an input and no other."""
+        names = [name for name, settings in self.recipe.inputs.items() if settings.encoder.name == "prompt"]
+        column = self.columns[names[0]] if names else None
+        return column if isinstance(column, Text) else None
+
     def go_on(self, ids: Sequence[int], plan: Plan = Plan()) -> Iterator[Piece]:
-        """Pieces of the text of a language model that follows these tokens."""
+        """Pieces of the text of a language model that follows these tokens, BEGIN before them."""
         prompt = torch.tensor([ids], dtype=torch.int64, device=self.device)
         settings, started = plan.settings(self.head), time.perf_counter()
-        return self.pieces(blank_encoding(1, self.device), prompt, settings, plan.stop, started)
+        encoding = blank_encoding(1, self.device)
+        if self.prompted is None:
+            return self.pieces(encoding, prompt, settings, plan.stop, started)
+        encoding = encoding._replace(ids=torch.nn.functional.pad(prompt, (1, 0), value=BEGIN))
+        return self.pieces(encoding, None, settings, plan.stop, started)
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[Any]) -> tuple[Encoding, Tensor | None]:
@@ -276,14 +314,21 @@ def chosen_output(model: Model, output: str | None) -> str:
 
 
 def published(path: str | Path) -> tuple[Recipe, dict[str, Column], Model]:
-    """A published language model, in its folder or GGUF file, as what a :class:`Writer` takes.
+    """A published model that writes, in its folder or GGUF file, as what a :class:`Writer` takes.
+
+    It is a language model, or a pair of stacks such as T5 and Whisper, which writes what it makes of its input.
 
     Raises:
         UsageError: there is no model, or it is none that goes on from a text.
         DataError: a file is damaged.
     """
     model = open_model(path)
-    model.plan("decoder")
+    joins = model.plan("decoder").fixed.get("join") == "cross"
     length = min(model.layout.positions() or MOST, MOST)
-    text = {"type": "text", "length": length, "packed": True, "decoder": str(path)}
-    return untrained({"outputs": {"text": text}})
+    text = {"type": "text", "length": length, "decoder": str(path)}
+    if not joins:
+        return untrained({"outputs": {"text": {**text, "packed": True}}})
+    read = {"type": model.layout.reads, "encoder": str(path)}
+    return untrained(
+        {"inputs": {"input": read | ({"length": length} if read["type"] == "text" else {})}, "outputs": {"text": text}}
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +37,7 @@ from ..recipe import Recipe, reshaped
 from ..run import finite
 from .collect import EXACT, collect
 from .sources import SUFFIXES, as_table
+from .transcribe import Listener, listener_of, recordings
 
 __all__ = ["Wanted", "predict", "predict_command", "predict_table"]
 
@@ -44,17 +45,20 @@ SHOWN = 50  # rows of a table for a person
 TOLD = 10  # problems that are told one by one
 RUN_BYTES = 64 << 20  # encoded rows that are held at a time
 LEAST_RUN = 256
+SEGMENTS = pa.list_(pa.struct({"start": pa.float64(), "end": pa.float64(), "text": pa.string()}.items()))
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What is to be told beside the answers: the probabilities of all classes; and, with a ``coverage``, sets of
-    classes and intervals of numbers that hold the truth as often, from what the run learned on validation rows."""
+    classes and intervals of numbers that hold the truth as often, from what the run learned on validation rows; and,
+    with ``timestamps``, when each phrase of a recording is said."""
 
     probabilities: bool = False
     coverage: float | None = None
     sets: Sets = "threshold"
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    timestamps: bool = False
 
     def check(self) -> None:
         """Raises UsageError where the run cannot tell this."""
@@ -137,11 +141,56 @@ def answer(
     encoded, problems = encode_all(table, inputs)
     if not model.inputs:
         problems += too_long(columns, encoded, table)
+    listener = listener_of(columns, model, device)
+    if listener is None and wanted.timestamps:
+        raise UsageError("this model tells no times", mend="Leave out timestamps, or take one such as Whisper.")
+    if listener is not None:
+        return heard(listener, model, columns, encoded, table, problems, wanted)
+    return plain(model, columns, encoded, table, problems, wanted, device), problems
+
+
+def heard(
+    listener: Listener,
+    model: Model,
+    columns: Mapping[str, Column],
+    encoded: Mapping[str, Encoded],
+    table: Table,
+    problems: list[Problem],
+    wanted: Wanted,
+) -> tuple[pa.Table, list[Problem]]:
+    """Answers of a model that writes what is said: recordings that are longer than it listens to, and all of them where
+    times are wanted, window by window."""
+    cells, name = table[listener.read].to_pylist(), listener.written
+    rows = [row for row, cell in enumerate(cells) if wanted.timestamps or listener.is_long(cell, table.locate)]
+    said, problems = recordings(listener, table, rows, problems)
+    short = plain(model, columns, encoded, table, problems, wanted, listener.device, apart=set(said))
+    if not said:
+        return short, problems
+    texts, segments = short[name].to_pylist(), list[Any]([None] * table.rows)
+    for row, found in said.items():
+        texts[row] = " ".join(segment.text for segment in found)
+        segments[row] = [segment._asdict() for segment in found]
+    out = short.set_column(short.column_names.index(name), name, pa.array(texts, pa.string()))
+    return out.append_column(f"{name}_segments", pa.array(segments, SEGMENTS)) if wanted.timestamps else out, problems
+
+
+def plain(
+    model: Model,
+    columns: Mapping[str, Column],
+    encoded: Mapping[str, Encoded],
+    table: Table,
+    problems: Sequence[Problem],
+    wanted: Wanted,
+    device: torch.device,
+    *,
+    apart: Collection[int] = (),
+) -> pa.Table:
+    """Answers for the rows that can be read and are not answered ``apart``; those of the others are empty."""
     good = np.ones(table.rows, bool)
-    good[[problem.row for problem in problems if problem.fatal]] = False
+    good[[*(problem.row for problem in problems if problem.fatal), *apart]] = False
     rows = np.flatnonzero(good).astype(np.int64)
     if not len(rows):
-        return pa.table({name: pa.nulls(table.rows) for name in model.outputs}), problems
+        return pa.table({name: pa.nulls(table.rows) for name in model.outputs})
     batches = Batches({name: one.batch for name, one in encoded.items()}, device)
     seen = collect(model, batches, rows, EXACT, with_targets=False, with_answers=True)
     back = pa.array(np.where(good, np.cumsum(good) - 1, 0), mask=~good)  # each row's place among the good ones
@@ -149,7 +198,7 @@ def answer(
     for name in model.outputs:
         cells = decoded(model.head(name), columns[name], seen.answers[name], wanted, wanted.calibrations.get(name))
         answers |= {f"{name}_{part}" if part else name: found.take(back) for part, found in cells.items()}
-    return pa.table(answers), problems
+    return pa.table(answers)
 
 
 def decoded(
@@ -345,10 +394,17 @@ def flat(whole: pa.Table) -> pa.Table:
     for name in whole.column_names:
         values = whole[name]
         if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-            cells = [None if cell is None else "|".join(map(str, cell)) for cell in values.to_pylist()]
+            cells = [None if cell is None else joined(cell) for cell in values.to_pylist()]
             values = pa.chunked_array([pa.array(cells, pa.string())])
         columns[name] = values
     return pa.table(columns)
+
+
+def joined(items: Sequence[Any]) -> str:
+    """A list as one cell; of mappings, as JSON."""
+    if any(isinstance(item, Mapping) for item in items):
+        return json.dumps(items, ensure_ascii=False)
+    return "|".join(map(str, items))
 
 
 def show(whole: pa.Table, form: str) -> None:
