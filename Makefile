@@ -18,8 +18,8 @@ test-slow: $(VENV)/test
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow --timeout 1800
 
 lint: $(VENV)/test
-	$(BIN)/ruff check src tests benchmarks scripts
-	$(BIN)/ruff format --check src tests benchmarks scripts
+	$(BIN)/ruff check src tests benchmarks scripts examples
+	$(BIN)/ruff format --check src tests benchmarks scripts examples
 
 types: $(VENV)/test
 	$(BIN)/mypy

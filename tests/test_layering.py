@@ -14,9 +14,9 @@ import zhixing
 
 ROOT = Path(zhixing.__file__).parent
 ORDER = (
-    "errors", "settings", "randomness", "columns", "data", "layers", "models", "heads", "fusion", "model", "training",
-    "recipe_file", "recipe_errors", "recipe", "run", "report", "console", "calibration", "pretrained", "verbs",
-    "explain", "doctor", "tune", "export", "compress", "serve", "api", "commands", "cli",
+    "errors", "settings", "randomness", "columns", "data", "layers", "models", "heads", "pretraining", "fusion",
+    "model", "training", "recipe_file", "recipe_errors", "recipe", "run", "report", "console", "calibration",
+    "pretrained", "verbs", "explain", "doctor", "tune", "export", "compress", "serve", "api", "commands", "cli",
 )  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 

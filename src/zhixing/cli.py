@@ -17,6 +17,7 @@ __all__ = ["main"]
 # command: where its work is done, and its line in --help
 COMMANDS = {
     "train": ("zhixing.commands.train:train", "Train a model on DATA and keep all of it in a run folder."),
+    "pretrain": ("zhixing.commands.pretrain:pretrain", "Train the encoder of a column of DATA without labels."),
     "tune": ("zhixing.commands.tune:tune", "Search for a better recipe for DATA; confirm it on test rows."),
     "evaluate": ("zhixing.commands.evaluate:evaluate", "Measure a run on its test rows, or on other DATA."),
     "predict": ("zhixing.commands.predict:predict", "Predict for files, folders, tables or standard input."),
@@ -24,10 +25,13 @@ COMMANDS = {
     "chat": ("zhixing.commands.chat:chat", "Talk with a language model."),
     "embed": ("zhixing.commands.embed:embed", "Write a vector for each row of DATA, for search and clustering."),
     "explain": ("zhixing.commands.explain:explain", "Say what each part of a row adds to a run's answer."),
+    "export": ("zhixing.commands.export:export", "Write a run as ONNX or for another runtime, and compare."),
     "report": ("zhixing.commands.report:report", "Write a run's report and model card anew."),
     "describe": ("zhixing.commands.describe:describe", "Say what DATA, a RUN or a RECIPE holds and needs."),
     "estimate": ("zhixing.commands.estimate:estimate", "Say what training will take, before anything is trained."),
     "doctor": ("zhixing.commands.doctor:doctor", "Examine DATA, a RECIPE or a RUN: what is wrong, and the mend."),
+    "serve": ("zhixing.commands.serve:serve", "Answer requests with RUNS: a page, JSON, texts as they are written."),
+    "compress": ("zhixing.commands.compress:compress", "Write a run in smaller, faster forms; measure and keep the best."),
     "init": ("zhixing.commands.init:init", "Write a commented recipe for DATA."),
     "schema": ("zhixing.commands.schema:schema", "Print the JSON schema of recipes, for editors."),
     "completion": ("zhixing.commands.completion:completion", "Print the script that completes commands in a shell."),

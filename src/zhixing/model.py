@@ -15,6 +15,7 @@ from .fusion import Fusion
 from .heads import Head
 from .models.encoding import Encoder, Encoding
 from .models.mlp import MLP
+from .pretraining import PretextHead
 
 __all__ = ["Model"]
 
@@ -46,6 +47,7 @@ class Model(nn.Module):
         self.fusion = fusion
         self.passes = len(encoders) == 1 and not len(fusion.layers)  # nothing to join and nothing after it
         self.forced = any(head.forced for head in heads.values())
+        self.pretext = next(((name, head) for name, head in heads.items() if isinstance(head, PretextHead)), None)
         self.heads = nn.ModuleList(heads.values())
         self.even: dict[tuple[str, int, torch.device], Tensor] = {}
         # Plain Python beside the registered modules: looking a module up through them takes longer than a small layer.
@@ -69,11 +71,22 @@ class Model(nn.Module):
                 encodings.append(Encoding(values, values.unsqueeze(1)))
             else:
                 stem, encoder = reader
-                encodings.append(encoder(*stem(values, mask)))
+                if self.pretext is not None and self.pretext[0] in batch.columns:
+                    encodings.append(self.question(*self.pretext, batch.columns[name], stem, encoder, batch))
+                else:
+                    encodings.append(encoder(*stem(values, mask)))
         if self.passes:
             return encodings[0]
         out: Encoding = self.fusion(encodings)
         return out
+
+    def question(
+        self, name: str, head: PretextHead, given: ColumnBatch, stem: nn.Module, encoder: nn.Module, batch: Batch
+    ) -> Encoding:
+        """Where a model learns without labels: what the encoder makes of what the head asks of the input."""
+        values, mask, asked = head.ask(stem, given, batch.columns[name], batch.draw)
+        encoding: Encoding = encoder(values, mask)
+        return encoding._replace(asked=asked)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The prediction of each output; heads that predict token after token need its target in the batch."""

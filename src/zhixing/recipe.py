@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 
 from .columns import COLUMNS
@@ -20,10 +22,12 @@ from .data.split import SplitSettings
 from .data.table import Table
 from .errors import RecipeError
 from .fusion import FUSIONS
-from .heads import HEADS
 from .heads.decoders import DECODERS
+from .heads.objective import OBJECTIVES
 from .layers.initialise import Scheme
 from .models import encoders_for
+from .models.prompt import Prompt
+from .pretraining import ALL_HEADS, PRETEXTS, column_class
 from .recipe_errors import lines_of
 from .recipe_file import built_in, dump, load, override, parse
 from .settings import Settings, choice, parameters_of, settings_of, table_choice
@@ -112,22 +116,34 @@ def reshaped(table: Table, raw: Mapping[str, Any], *, ask: bool = False) -> Tabl
     data = raw.get("data")
     chosen = data.get("reshape") if isinstance(data, Mapping) else None
     if chosen is None:
-        return table
+        return with_pretexts(table, raw)
     problems = [line for line in check(raw) if line.startswith("data.reshape")]
     if problems:
         raise RecipeError(problems)
     settings = TypeAdapter(reshape_choice()).validate_python(chosen)
     reshape = RESHAPES[settings.name](**settings.keywords())
-    return reshape.ask(table) if ask else reshape.apply(table)
+    return reshape.ask(table) if ask else with_pretexts(reshape.apply(table), raw)
+
+
+def with_pretexts(table: Table, raw: Mapping[str, Any]) -> Table:
+    """The table with a column of nulls for each output whose truth is made of the input, and that it thus lacks."""
+    outputs = raw.get("outputs")
+    for name, settings in outputs.items() if isinstance(outputs, Mapping) else ():
+        kind = settings.get("type") if isinstance(settings, Mapping) else settings
+        if kind in PRETEXTS and PRETEXTS[kind].invents and name not in table.data.column_names:
+            table = replace(table, data=table.data.append_column(name, pa.nulls(table.rows)))
+    return table
 
 
 class Pretrained(Settings):
-    """The published model whose weights a column's encoder or decoder starts from. Written by `encoder: ./FOLDER`."""
+    """The published model, or the run, whose weights a column's encoder or decoder starts from. Written by
+    `encoder: ./FOLDER`."""
 
     source: Annotated[str, Field(description="its folder or file, or its name on the hub")]
     sha256: Annotated[str, Field(description="of its files")]
     allow_pickle: Annotated[bool, Field(description="read a pickle too, with weights_only")] = False
     language: Annotated[str | None, Field(description="that it writes, as en or zh, where it knows several")] = None
+    column: Annotated[str | None, Field(description="of a run: the column whose encoder it is")] = None
 
 
 PRETRAINED = Field(default=None, description="the weights that it starts from; open: none")
@@ -209,6 +225,8 @@ def input_settings(kind: str) -> type[Settings]:
         **{name: settings_of(encoder, name=name) for name, encoder in encoders_for(column.kind).items()},
         "custom": settings_of(Custom, name="custom"),
     }
+    if kind == "text":
+        encoders["prompt"] = settings_of(Prompt, name="prompt")
     extra: dict[str, Any] = {
         "encoder": (
             choice(encoders, default=default),
@@ -226,7 +244,7 @@ def input_settings(kind: str) -> type[Settings]:
 
 def output_settings(kind: str) -> type[Settings]:
     """Settings of an output column: those of its type and of its head."""
-    extra = parameters_of(HEADS[kind])
+    extra = parameters_of(ALL_HEADS[kind])
     if kind == "text":
         extra["decoder"] = (
             named(DECODERS, "transformer"),
@@ -234,16 +252,20 @@ def output_settings(kind: str) -> type[Settings]:
                 default="transformer", description="what writes the text; ctc: one token or none a step of the input"
             ),
         )
+        extra["loss"] = (
+            named(OBJECTIVES, "likelihood") | None,
+            Field(default=None, description="what texts are trained for; open: dpo for pairs, else likelihood"),
+        )
         extra["pretrained"] = (Pretrained | None, PRETRAINED)
     extra["importance"] = (Annotated[float, Field(gt=0, description="how much its loss counts beside others")], 1.0)
-    return settings_of(COLUMNS[kind], name=kind, tag="type", extra=extra)
+    return settings_of(column_class(kind), name=kind, tag="type", extra=extra)
 
 
 @cache
 def recipe_model() -> type[BaseModel]:
     """The whole recipe as one pydantic model."""
     inputs = {kind: input_settings(kind) for kind in COLUMNS}
-    outputs = {kind: output_settings(kind) for kind in HEADS}
+    outputs = {kind: output_settings(kind) for kind in ALL_HEADS}
     input_type, output_type = choice(inputs, tag="type"), choice(outputs, tag="type")
     fields: dict[str, Any] = {
         "data": (data_model(), Field(description="where the table comes from and how its rows are used")),

@@ -22,14 +22,16 @@ from safetensors.torch import save as serialise_tensors
 from torch import Tensor
 
 from . import recipe as recipes
-from .columns import COLUMNS, Column
+from .columns import Column
 from .errors import RunError, UsageError, did_you_mean
 from .fusion import FUSIONS, Concat, Fusion
-from .heads import HEADS, Head
+from .heads import Head
 from .layers.initialise import initialise
 from .model import Model
 from .models import ENCODERS
 from .models.encoding import Encoder, Encoding
+from .models.prompt import Prompt
+from .pretraining import ALL_HEADS, Pretext, column_class
 from .randomness import fold
 from .recipe import Recipe
 from .settings import Settings, parameters_of
@@ -45,10 +47,12 @@ def make_columns(recipe: Recipe) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     for role, part in (("input", recipe.inputs), ("output", recipe.outputs)):
         for name, settings in part.items():
-            kind = COLUMNS[settings.type]
+            kind = column_class(settings.type)
             column = kind(**own(settings, kind))
             column.role = role  # type: ignore[assignment]
             columns[name] = column
+            if isinstance(column, Pretext):
+                column.beside({key: columns[key] for key in recipe.inputs})
     return columns
 
 
@@ -75,7 +79,8 @@ def build_model(recipe: Recipe, columns: Mapping[str, Column], custom: Mapping[s
                     mend=f"Pass it in again: zx.load(run, encoder={{{name!r}: module}}).",
                 )
             else:
-                encoders[name] = ENCODERS[choice.name](columns[name].spec(), **choice.keywords())
+                kind = Prompt if choice.name == "prompt" else ENCODERS[choice.name]
+                encoders[name] = kind(columns[name].spec(), **choice.keywords())
         fusion = build_fusion(recipe, encoders)
         heads: dict[str, Head] = {}
         for name, settings in recipe.outputs.items():
@@ -94,14 +99,14 @@ def build_fusion(recipe: Recipe, encoders: Mapping[str, Encoder]) -> Fusion:
         return Concat([])
     make: Any = FUSIONS[recipe.fusion.name]
     fusion: Fusion = make(sizes, **recipe.fusion.keywords())
-    if len(sizes) > 1 and any(HEADS[settings.type].reads == "tokens" for settings in recipe.outputs.values()):
+    if len(sizes) > 1 and any(ALL_HEADS[settings.type].reads == "tokens" for settings in recipe.outputs.values()):
         fusion.keep_tokens([encoder.token_width for encoder in encoders.values()])
     return fusion
 
 
 def build_head(settings: Any, column: Column, fusion: Fusion, encoders: list[Encoder]) -> Head:
     """The head of one output, for the width of what it reads: a single input's tokens, or what the fusion gives."""
-    kind = HEADS[settings.type]
+    kind = ALL_HEADS[settings.type]
     width = encoders[0].token_width if kind.reads == "tokens" and len(encoders) == 1 else fusion.width
     head = kind(width, column, **own(settings, kind))
     head.meet(encoders)
@@ -286,7 +291,7 @@ def finite(value: Any) -> Any:
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for the record."""
     versions = {}
-    for package in ("zhixing", "torch", "numpy", "pyarrow", "pydantic", "pillow", "safetensors", "torchmetrics"):
+    for package in ("zhixing", "torch", "numpy", "pyarrow", "pydantic", "pillow", "safetensors"):
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     hardware: dict[str, Any] = {

@@ -21,8 +21,7 @@ from ..model import Model
 from ..recipe import Recipe
 from ..run import RunFolder, build_model, make_columns, write_whole
 from ..training.tuning import TUNINGS, Tuned
-from .model import open_model
-from .resolve import put_weights
+from .resolve import open_start, put_weights
 
 __all__ = ["ADAPTER", "Adapted", "fine_tune", "open_adapter", "write_adapter"]
 
@@ -43,6 +42,8 @@ def bases(recipe: Recipe, model: Model) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, name in enumerate(model.inputs):
         settings = recipe.inputs[name]
+        if settings.encoder.name == "prompt":  # which has no weights
+            continue
         if settings.pretrained is not None or settings.encoder.name == "custom":
             found[f"encoders.{number}"] = settings.pretrained
     for number, name in enumerate(model.outputs):
@@ -153,7 +154,8 @@ def on_base(plain: dict[str, Any], base: Path | str, place: Path) -> dict[str, A
     """
     columns = (*plain["inputs"].values(), *plain["outputs"].values())
     starts = [settings["pretrained"] for settings in columns if settings.get("pretrained")]
-    found = open_model(base, allow_pickle=any(start["allow_pickle"] for start in starts)).sha256()
+    trusted, column = any(start["allow_pickle"] for start in starts), next((s.get("column") for s in starts), None)
+    found = open_start(str(base), column, allow_pickle=trusted).sha256()
     mine = [start for start in starts if start["sha256"] == found]
     if not mine:
         raise RunError(

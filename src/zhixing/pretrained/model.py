@@ -40,6 +40,11 @@ class PublishedModel:
         """The tokenizer that belongs to the weights."""
         return read_tokenizer(self.layout)
 
+    @property
+    def rate(self) -> float:
+        """Of learning, where none is given."""
+        return self.layout.rate
+
     def plan(self, role: Role) -> Plan:
         """The encoder or decoder that it is here.
 

@@ -16,11 +16,13 @@ from ..run import build_model, make_columns
 from ..training.tuning import TUNINGS
 from .files import names_files
 from .layouts import Role
+from .layouts.bert import TEXT
 from .model import PublishedModel, open_model
+from .runs import RunStart, is_run, open_run
 
 __all__ = ["equip", "put_weights", "resolve", "untrained"]
 
-OWN = ("name", "allow_pickle", "language")  # settings of the source, not of what is made of it
+OWN = ("name", "allow_pickle", "language", "column")  # settings of the source, not of what is made of it
 SLOTS: dict[str, Role] = {"inputs": "encoder", "outputs": "decoder"}
 
 
@@ -43,13 +45,71 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
             chosen = named(settings, role)
             if chosen is None:
                 continue
-            model = open_model(chosen["name"], allow_pickle=bool(chosen.get("allow_pickle")))
-            out[part][name], wrong = spelled_out(settings, chosen, model, role)
+            model = open_start(chosen["name"], chosen.get("column"), allow_pickle=bool(chosen.get("allow_pickle")))
+            spell = from_run if isinstance(model, RunStart) else spelled_out
+            out[part][name], wrong = spell(settings, chosen, model, role)  # type: ignore[arg-type]
             problems += [f"{part}.{name}.{line}" for line in wrong]
-            rates.append(model.layout.rate)
-    if problems:
-        raise RecipeError(problems)
+            rates.append(model.rate)
+    wrong = with_prompt(out)
+    if problems + wrong:
+        raise RecipeError(problems + wrong)
     return with_rate(out, min(rates)) if rates else out
+
+
+def open_start(source: str, column: str | None, *, allow_pickle: bool = False) -> PublishedModel | RunStart:
+    """What weights come from: a finished run, or a published model; a name beside runs is to be one of theirs, though
+    the hub's look the same."""
+    path = Path(source).expanduser()
+    if is_run(source) or (not path.exists() and any(path.parent.glob("*/recipe.yaml"))):
+        return open_run(source, column)
+    return open_model(source, allow_pickle=allow_pickle)
+
+
+def from_run(
+    settings: Mapping[str, Any], chosen: Mapping[str, Any], start: RunStart, role: Role
+) -> tuple[dict[str, Any], list[str]]:
+    """A column's settings with those of a run's, and what contradicts it."""
+    plan = start.plan(role)
+    own = {key: value for key, value in chosen.items() if key not in OWN}
+    wrong = [contradiction(f"{role}.{key}", own[key], plan.fixed[key]) for key in own if differs(own, plan.fixed, key)]
+    fixed = plan.column
+    wrong += [contradiction(key, settings[key], fixed[key]) for key in fixed if differs(settings, fixed, key)]
+    told = {"source": start.source, "sha256": start.sha256(), "column": start.column}
+    parts = {"name": plan.name, **plan.open, **own, **plan.fixed}
+    return {**plan.suggested, **settings, **plan.column, role: parts, "pretrained": told}, wrong
+
+
+def with_prompt(raw: dict[str, Any]) -> list[str]:
+    """Have a published language model read the only input itself, where that is a text for which no encoder is named;
+    gives what is wrong with inputs that are to be read so."""
+    inputs, outputs = raw.get("inputs"), raw.get("outputs")
+    if not isinstance(inputs, Mapping) or not isinstance(outputs, Mapping):
+        return []
+    start = next((found for one in outputs.values() if (found := causal(one)) is not None), None)
+    wrong = []
+    for name, settings in inputs.items():
+        if not isinstance(settings, Mapping) or settings.get("type") != "text":
+            continue
+        chosen = settings.get("encoder")
+        asked = (chosen.get("name") if isinstance(chosen, Mapping) else chosen) == "prompt"
+        if asked and len(inputs) > 1:
+            wrong.append(f"inputs.{name}.encoder: a prompt is the only input of a model. Leave the others out")
+            continue
+        if asked and settings.get("pretrained"):  # of a run's own recipe
+            continue
+        if start is None and asked:
+            wrong.append(f"inputs.{name}.encoder: a prompt is read by a published language model. Name one as decoder")
+        elif start is not None and (asked or (chosen is None and len(inputs) == 1)):
+            own = {"template": "auto", **TEXT, **settings, "encoder": {"name": "prompt"}, "pretrained": start}
+            raw["inputs"] = {**raw["inputs"], name: own}
+    return wrong
+
+
+def causal(settings: Any) -> dict[str, Any] | None:
+    """What an output starts from, where that is a published language model that has not been told to do otherwise."""
+    start, decoder = (settings.get(key) if isinstance(settings, Mapping) else None for key in ("pretrained", "decoder"))
+    alone = isinstance(decoder, Mapping) and decoder.get("join") != "cross"
+    return dict(start) if alone and isinstance(start, Mapping) else None
 
 
 def named(settings: Any, role: Role) -> dict[str, Any] | None:
@@ -110,7 +170,7 @@ def with_rate(raw: dict[str, Any], rate: float) -> dict[str, Any]:
     return raw
 
 
-def starts(recipe: Recipe, role: Role) -> dict[str, PublishedModel]:
+def starts(recipe: Recipe, role: Role) -> dict[str, PublishedModel | RunStart]:
     """The models that columns start from, by column.
 
     Raises:
@@ -121,14 +181,15 @@ def starts(recipe: Recipe, role: Role) -> dict[str, PublishedModel]:
         start = getattr(settings, "pretrained", None)
         if start is None:
             continue
-        model = open_model(start.source, allow_pickle=start.allow_pickle)
+        model = open_start(start.source, start.column, allow_pickle=start.allow_pickle)
         if model.sha256() != start.sha256:
             raise RunError(
                 "these are not the files that the recipe was made with",
                 place=start.source,
                 mend=f"Restore them, or name them anew: {role}: {start.source}",
             )
-        model.layout.language = start.language
+        if isinstance(model, PublishedModel):
+            model.layout.language = start.language
         out[name] = model
     return out
 
@@ -138,6 +199,9 @@ def equip(recipe: Recipe, columns: Mapping[str, Column]) -> None:
     for role in SLOTS.values():
         for name, model in starts(recipe, role).items():
             column = columns[name]
+            if isinstance(model, RunStart):
+                model.give_state(column)
+                continue
             if not isinstance(column, Text):
                 continue
             if column.tokenizer != "published":
@@ -161,6 +225,8 @@ def put_weights(recipe: Recipe, columns: Mapping[str, Column], model: Model) -> 
         head = model.head(name)
         assert isinstance(head, TextHead)
         start.fill("decoder", head.decoder)
+        tuning = recipe.training.fine_tuning
+        head.remember(shared=tuning is not None and TUNINGS[tuning.name].keeps)
 
 
 def untrained(raw: Mapping[str, Any]) -> tuple[Recipe, dict[str, Column], Model]:
