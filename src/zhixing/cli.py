@@ -31,7 +31,10 @@ COMMANDS = {
     "estimate": ("zhixing.commands.estimate:estimate", "Say what training will take, before anything is trained."),
     "doctor": ("zhixing.commands.doctor:doctor", "Examine DATA, a RECIPE or a RUN: what is wrong, and the mend."),
     "serve": ("zhixing.commands.serve:serve", "Answer requests with RUNS: a page, JSON, texts as they are written."),
-    "compress": ("zhixing.commands.compress:compress", "Write a run in smaller, faster forms; measure and keep the best."),
+    "compress": (
+        "zhixing.commands.compress:compress",
+        "Write a run smaller and faster, within a limit on lost accuracy.",
+    ),
     "init": ("zhixing.commands.init:init", "Write a commented recipe for DATA."),
     "schema": ("zhixing.commands.schema:schema", "Print the JSON schema of recipes, for editors."),
     "completion": ("zhixing.commands.completion:completion", "Print the script that completes commands in a shell."),

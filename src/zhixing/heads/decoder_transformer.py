@@ -76,6 +76,7 @@ class TransformerDecoder(Forced):
             Literal["cross", "prefix"], Field(description="attend to the input, or read it before the text")
         ] = "cross",
         tie: Annotated[bool, Field(description="one table for tokens read and tokens scored")] = True,
+        score_bias: Annotated[bool, Field(description="a bias for each token's score, as Marian has it")] = False,
         smoothing: Smoothing = 0.0,
         **block: Annotated[Any, DecoderBlocks],
     ) -> None:
@@ -96,12 +97,13 @@ class TransformerDecoder(Forced):
         self.project = nn.Linear(width_in, width) if width_in not in (0, width) else nn.Identity()
         blocks = TransformerSettings(**chosen.keywords(), causal=True)
         self.stack = Transformer(width, depth, blocks, length=length, cross=bool(width_in) and not self.prefix)
-        self.out: nn.Module | None = None if tie else nn.Linear(width, vocabulary, bias=False)
+        self.out: nn.Module | None = None if tie else nn.Linear(width, vocabulary, bias=score_bias)
+        self.score_bias = nn.Parameter(torch.zeros(vocabulary)) if tie and score_bias else None
 
     def ready(self, rows: int) -> Self:
         out = super().ready(rows)
         if out.out is None:
-            out.out = packed_linear(self.embed.weight, None, rows)
+            out.out = packed_linear(self.embed.weight, self.score_bias, rows)
         return out
 
     def make_room(self, prompt: int) -> None:
@@ -115,7 +117,8 @@ class TransformerDecoder(Forced):
         return out
 
     def scores(self, hidden: Tensor) -> Tensor:
-        scores: Tensor = F.linear(hidden, self.embed.weight) if self.out is None else self.out(hidden)
+        out = self.out
+        scores: Tensor = F.linear(hidden, self.embed.weight, self.score_bias) if out is None else out(hidden)
         return scores.index_fill(-1, self.absent, NOTHING) if len(self.absent) else scores
 
     def forward(self, encoding: Encoding, target: Tensor | None = None) -> Tensor:

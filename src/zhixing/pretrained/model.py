@@ -37,8 +37,12 @@ class PublishedModel:
 
     @cached_property
     def tokenizer(self) -> Published:
-        """The tokenizer that belongs to the weights."""
-        return read_tokenizer(self.layout)
+        """The tokenizer that belongs to the weights; the reader's, where there are two."""
+        return self.tokenizer_of("encoder")
+
+    def tokenizer_of(self, role: Role) -> Published:
+        """The tokenizer of what is read or written, which in some families are two under the same ids."""
+        return read_tokenizer(self.layout, role)
 
     @property
     def rate(self) -> float:

@@ -210,7 +210,7 @@ def equip(recipe: Recipe, columns: Mapping[str, Column]) -> None:
                     place=f"the column {name!r}",
                     mend="Set its tokenizer to published.",
                 )
-            column.fitted = model.tokenizer
+            column.fitted = model.tokenizer_of(role)
 
 
 def put_weights(recipe: Recipe, columns: Mapping[str, Column], model: Model) -> None:

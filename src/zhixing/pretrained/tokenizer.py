@@ -1,20 +1,20 @@
 """The tokenizer that lies beside published weights, under this project's ids.
 
-Read are ``tokenizer.json``, BERT's ``vocab.txt``, GPT-2's ``vocab.json`` with ``merges.txt``, and what a GGUF file
-holds.
+Read are ``tokenizer.json``, BERT's ``vocab.txt``, GPT-2's ``vocab.json`` with ``merges.txt``, Marian's ``source.spm``
+and ``target.spm`` with ``vocab.json``, and what a GGUF file holds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..columns.tokenizer_published import Facts, Published
+from ..columns.tokenizer_published import Facts, Pieces, Published
 from ..errors import DataError, MissingExtraError
 from .files import Files, GGUFFile
-from .layouts.layout import Layout
+from .layouts.layout import Layout, Role
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -33,6 +33,7 @@ END = (
     ("sep_token", "", ("[SEP]",)),
     ("eos_token", "eos_token_id", ("</s>", "<|endoftext|>")),
 )
+MARIAN = ("source.spm", "target.spm", "vocab.json")
 SPARE_ROWS = 1024  # vectors that no token has: tables are made a round number long
 KNOWN_SPLITS = ("gpt-2", "smollm", "llama-bpe", "qwen2")  # how GGUF calls ways to cut text before pairs of bytes
 DIGITS_OF_THREE = (
@@ -41,13 +42,14 @@ DIGITS_OF_THREE = (
 )
 
 
-def read_tokenizer(layout: Layout) -> Published:
-    """The tokenizer of a model.
+def read_tokenizer(layout: Layout, role: Role = "encoder") -> Published:
+    """The tokenizer of a model, for what it reads or writes.
 
     Raises:
         DataError: there is none, it cannot be read, or it is that of another model.
     """
     files, config = layout.files, layout.config
+    library: Library | Pieces
     try:
         import tokenizers  # noqa: F401
     except ImportError:
@@ -55,7 +57,8 @@ def read_tokenizer(layout: Layout) -> Published:
     if isinstance(files, GGUFFile):
         library, names = from_gguf(files), dict[str, str]()
     else:
-        library, names = from_folder(files), named_tokens(files)
+        read = OWN_FILES.get(str(config.get("model_type")), from_folder)
+        library, names = read(files, role), named_tokens(files)
     library.no_padding()
     library.no_truncation()
     size, rows = library.get_vocab_size(), int(config.get("vocab_size", 0)) or library.get_vocab_size()
@@ -82,7 +85,9 @@ def read_tokenizer(layout: Layout) -> Published:
     return Published(library, facts)
 
 
-def special(library: Library, names: Mapping[str, str], config: Mapping[str, Any], ways: tuple[Any, ...]) -> int:
+def special(
+    library: Library | Pieces, names: Mapping[str, str], config: Mapping[str, Any], ways: tuple[Any, ...]
+) -> int:
     """The id of a special token: as the tokenizer's files name it, as config.json numbers it, or as it is spelled."""
     for name, _, _ in ways:
         if name in names and (found := library.token_to_id(names[name])) is not None:
@@ -110,7 +115,7 @@ def named_tokens(files: Files) -> dict[str, str]:
     return out
 
 
-def from_folder(files: Files) -> Library:
+def from_folder(files: Files, role: Role) -> Library | Pieces:
     from tokenizers import Tokenizer as Library
 
     place = files.path / "tokenizer.json"
@@ -132,6 +137,33 @@ def from_folder(files: Files) -> Library:
         place=files.path,
         mend="Fetch tokenizer.json (or vocab.txt, or vocab.json and merges.txt) from where the weights are from.",
     )
+
+
+def sentence_pieces(files: Files, role: Role) -> Pieces:
+    """One of Marian's two tokenizers: each language has a SentencePiece model, and a table numbers the pieces of both.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    missing = [name for name in MARIAN if not (files.path / name).is_file()]
+    if missing:
+        raise DataError(
+            f"the tokenizer lacks {', '.join(missing)}",
+            place=files.path,
+            mend="Fetch what is missing from where the weights are from.",
+        )
+    source, target, table = (files.path / name for name in MARIAN)
+    place = source if role == "encoder" else target
+    try:
+        return Pieces(place.read_bytes(), files.json(table.name) or {})
+    except ValueError as error:
+        raise DataError(
+            f"the tokenizer cannot be read: {error}", place=f"{place} with {table.name}", mend="Fetch both again."
+        ) from error
+
+
+# Families whose tokenizer lies in files of their own.
+OWN_FILES: dict[str, Callable[[Files, Role], Library | Pieces]] = {"marian": sentence_pieces}
 
 
 def word_pieces(place: Path, told: Mapping[str, Any]) -> Library:

@@ -9,6 +9,7 @@ from .efficientnet import EfficientNet, PortedEfficientNet, TimmEfficientNet
 from .gpt2 import GPT2
 from .layout import Layout, Part, Plan, Role
 from .llama import Llama
+from .marian import Marian
 from .resnet import ResNet, TorchResNet
 from .t5 import T5
 from .vit import TimmViT, ViT
@@ -17,7 +18,7 @@ from .whisper import Whisper
 __all__ = ["LAYOUTS", "Layout", "Part", "Plan", "Role", "layout_of"]
 
 FAMILIES: tuple[type[Layout], ...] = (
-    Bert, Roberta, DistilBert, GPT2, Llama, T5, Whisper,
+    Bert, Roberta, DistilBert, GPT2, Llama, T5, Marian, Whisper,
     ViT, TimmViT, ResNet, TorchResNet, EfficientNet, TimmEfficientNet, PortedEfficientNet,
 )  # fmt: skip
 LAYOUTS: dict[str, type[Layout]] = {kind: family for family in FAMILIES for kind in family.kinds}
