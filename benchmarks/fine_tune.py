@@ -7,6 +7,7 @@ classes, are drawn from the training part of benchmarks/emails.py; the test is a
 process of its own; its memory is the most that the process held. From scratch gets more epochs and a larger rate.
 
     OMP_NUM_THREADS=1 python -m benchmarks.fine_tune [--seeds 1] [--length 128] [--kinds full lora_all]
+    OMP_NUM_THREADS=1 python -m benchmarks.fine_tune --rows validation --kinds lora --set training.optimizer.lr=1e-3
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ KINDS = {
 }
 
 
-def table(folder: Path) -> tuple[Path, list[dict[str, str]]]:
-    """500 training rows and all test rows, with subject and body alone."""
-    rows = [row for row in emails()[1] if row["split"] != "validation"]
+def table(folder: Path, part: str) -> tuple[Path, list[dict[str, str]]]:
+    """500 training rows and all test rows (or those of another part in their place), with subject and body alone."""
+    rows = [{**row, "split": "test" if row["split"] == part else row["split"]} for row in emails()[1]
+            if row["split"] in ("train", part)]  # fmt: skip
     random, kept = np.random.default_rng(0), list[int]()
     places = {label: [n for n, row in enumerate(rows) if row["split"] == "train" and row["label"] == label]
               for label in ("ham", "spam")}  # fmt: skip
@@ -90,7 +92,7 @@ def trained(source: Path, out: Path, seed: int, settings: list[str]) -> tuple[An
     return json.loads(done.stdout.splitlines()[-1])["metrics"], time.perf_counter() - started
 
 
-def one(kind: str, seed: int, source: Path, length: int, scratch: Path) -> dict[str, Any]:
+def one(kind: str, seed: int, source: Path, length: int, more: list[str], scratch: Path) -> dict[str, Any]:
     base = from_random(scratch / f"random-{seed}", seed) if kind == "scratch" else minilm()
     out = scratch / f"{kind}-{seed}"
     settings = [
@@ -98,6 +100,7 @@ def one(kind: str, seed: int, source: Path, length: int, scratch: Path) -> dict[
         f"inputs.text={{encoder: {base}, length: {length}}}",
         "training={batch_size: 8, epochs: 3, threads: 1, keep: last}",
         *KINDS[kind],
+        *more,
     ]
     metrics, seconds = trained(source, out, seed, settings)
     facts = {name: json.loads((out / f"{name}.json").read_text("utf-8")) for name in ("environment", "estimate")}
@@ -122,9 +125,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=["full", "lora", "lora_all", "scratch"])
+    parser.add_argument(
+        "--rows", choices=["test", "validation"], default="test", help="settings are chosen on the latter"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="A.B=C", help="settings in place of those of the kinds")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        source, rows = table(Path(scratch))
+        source, rows = table(Path(scratch), given.rows)
         test = [row["label"] for row in rows if row["split"] == "test"]
         told = {"train_rows": len(rows) - len(test), "test_rows": len(test), "length": given.length}
         told["largest_class"] = round(max(test.count(label) for label in set(test)) / len(test), 4)
@@ -132,7 +139,7 @@ def main() -> None:
         print(json.dumps(told), flush=True)
         for seed in range(given.seeds):
             for kind in given.kinds:
-                print(json.dumps(one(kind, seed, source, given.length, Path(scratch))), flush=True)
+                print(json.dumps(one(kind, seed, source, given.length, given.set, Path(scratch))), flush=True)
 
 
 if __name__ == "__main__":
