@@ -94,11 +94,13 @@ def compare(name: str, family: str, words: list[str], scratch: Path) -> dict[str
     _, came = run(["train", *words, "--out", str(scratch / name.replace(" ", "-"))], scratch / "cache")
     guess = {
         "seconds": told["time"]["seconds"],
-        "processor_seconds": told["time"]["processor_seconds"],
+        "processor_seconds": told["time"].get("processor_seconds"),  # None: too large, or the machine too busy, to try
         "peak_mib": told["memory"]["peak_bytes"] / 2**20,
     }
     line: dict[str, Any] = {"recipe": name, "family": family}
     for key, value in guess.items():
+        if value is None:
+            continue
         line |= {key: round(value, 2), f"{key}_came": round(came[key], 2)}
         line[f"{key}_off"] = round(value / came[key] - 1, 4)
     line["sum_of_parts_mib"] = round(told["memory"]["sum_of_parts_bytes"] / 2**20, 2)
@@ -146,7 +148,7 @@ def main() -> None:
             found.append(compare(name, family, [*words.format(**places).split(), *more], scratch))
             print(json.dumps(found[-1]), flush=True)
         medians = {
-            key: round(statistics.median(abs(line[key]) for line in found), 4)
+            key: round(statistics.median(abs(line[key]) for line in found if key in line), 4)
             for key in ("peak_mib_off", "sum_of_parts_off", "seconds_off", "processor_seconds_off")
         }
         print(json.dumps({"recipes": len(found), "median": medians, "load": os.getloadavg()[0]}), flush=True)
