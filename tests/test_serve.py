@@ -15,6 +15,7 @@ from serving import Running, picture_of, picture_run, running, served, table_run
 
 from zhixing.api import Run
 from zhixing.cli import main
+from zhixing.serve.app import Service
 from zhixing.serve.settings import Settings, limits_of, tokens_of
 
 ROW = {"size": 55.0, "kind": "house", "day": "2026-03-15"}
@@ -245,3 +246,11 @@ def test_settings() -> None:
     assert Settings().most_waiting == 128
     assert json.dumps(limits_of(["rows=8", "idle_time=0.5"]).__dict__)
     assert threading.active_count() < 50
+
+
+def test_rows_of_a_model_that_looks_at_the_whole_batch_go_one_by_one(runs: dict[str, Run]) -> None:
+    one, other = (served(name, run) for name, run in list(runs.items())[:2])
+    one.alone = True
+    service = Service([one, other], Settings(max_batch=8))
+    assert [lane.size for lane in service.lanes.values()] == [1, 8]
+    assert [lane.most for lane in service.lanes.values()] == [32, 32]

@@ -42,7 +42,10 @@ class Service:
             raise UsageError("two runs have the same name", mend="Name them: NAME=RUN.")
         self.settings, self.limits, self.metrics = settings, settings.limits, Metrics()
         self.worker = Worker()
-        self.lanes = {name: Rows(one, self.worker, self.metrics, settings) for name, one in self.runs.items()}
+        self.lanes = {
+            name: Rows(one, self.worker, self.metrics, settings.for_one() if one.alone else settings)
+            for name, one in self.runs.items()
+        }
         self.streams = Streams(self.worker, self.limits.streams)
         self.decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="zhixing-decode")
         self.draining = False

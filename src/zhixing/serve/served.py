@@ -91,6 +91,8 @@ class Served:
     ) -> None:
         self.name, self.recipe, self.columns, self.model = name, recipe, columns, model
         self.calibrations, self.device = calibrations, device
+        # A model in int8 that scales a batch as a whole would answer a row by what else is in it.
+        self.alone: bool = getattr(model, "depends_on_batch", False)
         self.asked = {one: columns[one] for one in (recipe.inputs or recipe.outputs)}
         for column in self.asked.values():
             column.bound(pixels=limits.pixels, seconds=limits.seconds)

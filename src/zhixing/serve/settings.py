@@ -68,6 +68,10 @@ class Settings:
     def most_waiting(self) -> int:
         return 4 * self.max_batch if self.queue is None else self.queue
 
+    def for_one(self) -> Settings:
+        """The same with a row at a time; as many may wait."""
+        return replace(self, max_batch=1, queue=self.most_waiting)
+
     @property
     def names(self) -> frozenset[str]:
         """What may stand in a request's Host, without the port."""
