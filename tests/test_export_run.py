@@ -106,6 +106,17 @@ def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
                 assert value == other[name], name
 
 
+def test_python_exports_runs_whose_data_are_in_memory(tmp_path: Path) -> None:
+    data = {"x": [float(i % 17) for i in range(120)], "y": ["odd" if i % 17 % 2 else "even" for i in range(120)]}
+    recipe = {"outputs": {"y": {"type": "category"}}, "training": SMALL}
+    run = zx.train(data, recipe=recipe, out=tmp_path / "run", device="cpu")
+    folder = run.export(out=tmp_path / "model", most=20)
+    (tmp_path / "rows.csv").write_text("x\n3\n4.5\n")
+    agree(read("onnx_reader.py", folder, tmp_path / "rows.csv"), run.predict({"x": [3.0, 4.5]}).to_pylist())
+    with pytest.raises(UsageError, match="format"):
+        run.export("onyx")
+
+
 def test_the_reader_answers_as_predict_does(run: zx.api.Run, exported: Path) -> None:
     source = Path(run.settings.data.source)
     found = read("onnx_reader.py", exported, source)

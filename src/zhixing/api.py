@@ -165,6 +165,28 @@ class Run(RunFolder):
         )  # fmt: skip
         return load(told["out"])
 
+    def export(self, form: str = "onnx", *, source: Any = None, out: Path | str | None = None, **wanted: Any) -> Path:
+        """Files that another runtime reads without this package; gives their folder, ``export/onnx`` in the run's own.
+
+        ``form`` is ``onnx``, ``torch``, ``openvino`` or ``huggingface``. Answers are compared on the rows of a source,
+        or on held-out rows of the run's own data; ``wanted`` may hold the ``tolerance`` and the ``most`` rows.
+
+        Raises:
+            UsageError: the model cannot be written so, or its answers differ by more than the tolerance.
+        """
+        from .export.command import export_command
+
+        folder = self.path / "export" / form if out is None else Path(out)
+        model = self.model.cpu()
+        try:
+            export_command(
+                self.settings, self.fitted, model, form=form, out=folder, data=source, own=self.source,
+                calibrations=self.calibrations, console=Console(quiet=True), **wanted,
+            )  # fmt: skip
+        finally:
+            self.model.to(self.device)
+        return folder
+
     def report(self) -> Path:
         """Write the report anew; gives its path."""
         from .report import write_card, write_report

@@ -55,13 +55,14 @@ def export_command(
     out: Path,
     tolerance: float = TOLERANCE,
     data: Any = None,
+    own: Any = None,
     most: int = ROWS,
     calibrations: Mapping[str, Calibration] | None = None,
     console: Console,
 ) -> dict[str, Any]:
-    """Export a loaded run and say what came of it."""
+    """Export a loaded run and say what came of it. ``own`` are the run's own data where they are only in memory."""
     with console:
-        rows = rows_for(recipe, columns, model, data, most=most, console=console)
+        rows = rows_for(recipe, columns, model, data, own=own, most=most, console=console)
         if form == "huggingface":
             told = export_huggingface(recipe, columns, model, rows, out, tolerance=tolerance, console=console)
         else:
