@@ -29,6 +29,7 @@ __all__ = ["Files", "GGUFFile", "SafetensorsFolder", "local", "names_files", "op
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "model.bin", "*.pth", "*.pt", "*.bin", "*.ckpt")
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]  # of a repository on the hub
+BESIDE = ("*token*.json", "vocab.*", "*.model", "*.spm", "merges.txt", "*processor_config.json")  # of the weights
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 PIECE = 1 << 24
 
@@ -212,8 +213,7 @@ class SafetensorsFolder(Files):
 
     def parts(self) -> list[Path]:
         known = (self.path / name for name in ("config.json", INDEX, *sorted(set(self.weights.values()))))
-        more = (*self.path.glob("*token*.json"), *self.path.glob("vocab.*"), *self.path.glob("*.model"))
-        more = (*more, *self.path.glob("merges.txt"), *self.path.glob("*.spm"), *self.path.glob("*processor_config.json"))
+        more = (path for pattern in BESIDE for path in self.path.glob(pattern))
         return sorted({path for path in (*known, *more) if path.is_file()})
 
     def json(self, name: str) -> dict[str, Any] | None:
