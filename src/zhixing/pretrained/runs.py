@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from ..columns import Column
 from ..errors import DataError, UsageError, did_you_mean
+from ..models import ENCODERS
 from ..recipe import Recipe
 from ..run import RunFolder
+from ..settings import parameters_of
 from .layouts import Plan, Role
 
 __all__ = ["RunStart", "is_run", "open_run"]
@@ -110,8 +112,8 @@ class RunStart:
         chosen = dict(self.settings["decoder" if self.writes else "encoder"])
         name = chosen.pop("name")
         if self.writes:
-            chosen = {key: value for key, value in chosen.items() if key not in ("join", "tie", "smoothing")}
-            chosen |= {"causal": True}
+            known = parameters_of(ENCODERS[name])  # what is left is for writing alone
+            chosen = {key: value for key, value in chosen.items() if key in known} | {"causal": True}
         free = {key: value for key, value in chosen.items() if key in OPEN} | (
             {"pooling": "last"} if self.writes else {}
         )
