@@ -16,6 +16,7 @@ test: $(VENV)/test lint types
 
 test-slow: $(VENV)/test
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow --timeout 1800
+	$(ONE_THREAD) HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist worksteal -m "hypothesis and not slow"
 
 lint: $(VENV)/test
 	$(BIN)/ruff check src tests benchmarks scripts examples

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from zhixing.columns import Column
 from zhixing.data.batches import Batches, ColumnBatch, Order
@@ -25,6 +26,12 @@ from zhixing.training.loop import Hooks, Loop, Options
 from zhixing.training.optimizers import OPTIMIZERS
 from zhixing.training.precision import Precision
 from zhixing.training.schedules import SCHEDULES, Schedule
+
+# The default suite tries the same examples each time, so that what passes once passes again; HYPOTHESIS_PROFILE=new
+# (make test-slow) tries others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("new", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,6 +12,7 @@ import torch
 
 import zhixing as zx
 from zhixing.heads import CategoryHead
+from zhixing.verbs import answers as written
 from zhixing.verbs import predict as verb
 
 
@@ -118,12 +119,12 @@ def test_an_empty_table_has_empty_answers(run: zx.Run) -> None:
 def test_what_was_asked_stands_beside_the_answers(run: zx.Run, tmp_path: Path) -> None:
     table = zx.open_source({**CELLS, "label": ["given"] * 45, "picture": [np.zeros((2, 2), np.uint8)] * 45})
     found, _ = verb.predict_table(run.settings, run.fitted, run.model, table, device=torch.device("cpu"))
-    whole = verb.beside(table, found)
+    whole = written.beside(table, found)
     assert whole.column_names[:4] == ["x", "shop", "label_given", "label"]
     assert "picture" not in whole.column_names
-    for suffix in verb.WRITERS:
+    for suffix in written.WRITERS:
         path = tmp_path / f"answers{suffix}"
-        verb.write(whole, path)
+        written.write(whole, path)
         again = zx.open_source(path)
         assert again.rows == 45
         assert again["label"].to_pylist() == found["label"].to_pylist()

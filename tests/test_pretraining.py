@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretraining_words import WORDS
 from torch import Tensor
 
 from zhixing.columns import Column
@@ -27,25 +28,6 @@ from zhixing.pretraining import PRETEXTS, Pretext
 from zhixing.pretraining.contrastive import nt_xent
 from zhixing.pretraining.masked_tokens import choose_places
 from zhixing.pretraining.pairs import in_batch
-
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "saw",
-    "that",
-    "dog",
-    "run",
-    "far",
-    "away",
-    "from",
-    "home",
-    "again",
-]
 
 
 def pretext(of: Column, paired: bool = False) -> Pretext:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretraining_words import WORDS
 
 import zhixing as zx
 from zhixing.cli import main
@@ -24,24 +25,6 @@ from zhixing.training.loop import Loop
 from zhixing.verbs.pretrain import pretrain, pretrain_recipe
 from zhixing.verbs.train import resume
 
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "saw",
-    "that",
-    "dog",
-    "run",
-    "far",
-    "away",
-    "from",
-    "home",
-    "again",
-]
 SMALL: dict[str, Any] = {
     "inputs": {"text": {"tokenizer": "word", "length": 12, "encoder": {"width": 16, "depth": 1, "heads": 2}}},
     "training": {

@@ -23,7 +23,8 @@ from ..data.table import Problem, Table
 from ..errors import DataError, UsageError, did_you_mean
 from ..model import Model
 from ..recipe import Recipe
-from .predict import LEAST_RUN, RUN_BYTES, TOLD, asked_table, beside, rows_from, table_of
+from .answers import beside
+from .predict import LEAST_RUN, RUN_BYTES, TOLD, asked_table, rows_from, table_of
 
 __all__ = ["embed", "embed_command", "embed_table"]
 
