@@ -373,6 +373,16 @@ def test_names_of_any_script_under_any_locale(csv: Path) -> None:
     assert "\\u5e97" in done.stdout  # what ASCII cannot write is spelled out
 
 
+def test_a_prediction_does_not_load_pandas_and_leaves_it_to_others(csv: Path, run: Path) -> None:
+    code = (
+        "import sys, zhixing.cli; zhixing.cli.main(); print('pandas' in sys.modules);"
+        "import pandas; print(pandas.Series([1, 2]).sum())"
+    )
+    command = [sys.executable, "-c", code, "predict", str(run), str(csv), "--format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["False", "3"]
+
+
 def test_a_reader_that_leaves_early_is_no_error(csv: Path, run: Path) -> None:
     line = f"{shutil.which('bash')} -c \"'{sys.executable}' -m zhixing schema | head -n 1\""
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)

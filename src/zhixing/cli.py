@@ -69,10 +69,9 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zhixing")
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
-@click.pass_context
-def group(context: click.Context, debug: bool) -> None:
+def group(debug: bool) -> None:
     """Zhixing 知行: from a table of typed columns to a trained, examined and served model."""
-    context.obj = {"debug": debug}
+    # --debug is looked for by main, before anything is parsed
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -80,11 +79,12 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot write must not end a command
             stream.reconfigure(errors="backslashreplace")
+    own_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand anywhere
     try:
-        group.main(arguments, prog_name="zhixing", standalone_mode=False, obj={"debug": debug})
+        group.main(arguments, prog_name="zhixing", standalone_mode=False, obj={"own_process": own_process})
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:

@@ -70,11 +70,21 @@ def settings_of(
     ``extra`` adds fields that belong to the same mapping in a recipe but configure something else (the encoder of an
     input column, the loss of an output column).
     """
-    fields: dict[str, Any] = {tag: (Literal[name], name), **parameters_of(target), **(extra or {})}
+    return made(target, name, tag) if extra is None else make(target, name, tag, extra)
+
+
+def make(target: Callable[..., Any], name: str, tag: str, extra: Mapping[str, Any]) -> type[Settings]:
+    fields: dict[str, Any] = {tag: (Literal[name], name), **parameters_of(target), **extra}
     model: type[Settings] = create_model(
         f"{name}_settings", __base__=Settings, __doc__=first_paragraph(target), **fields
     )
     return model
+
+
+@cache
+def made(target: Callable[..., Any], name: str, tag: str) -> type[Settings]:
+    """Made once for all columns that have this choice, since making one takes some milliseconds."""
+    return make(target, name, tag, {})
 
 
 class Spelled:

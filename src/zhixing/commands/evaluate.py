@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..console import Console
-from .options import RUN, as_json, device, figures, result
+from .options import RUN, arrow_alone, as_json, device, figures, result
 
 __all__ = ["evaluate"]
 
@@ -20,6 +20,7 @@ __all__ = ["evaluate"]
 @as_json
 def evaluate(run: Path, data: str | None, part: str | None, device: str, json_: bool) -> None:
     """Measure RUN on its test rows, or on all rows of DATA."""
+    arrow_alone()
     from ..api import load
 
     console = Console(quiet=json_)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["RUN", "SetCommand", "as_json", "device", "figures", "raw_recipe", "recipe_flags", "result"]
+__all__ = ["RUN", "SetCommand", "arrow_alone", "as_json", "device", "figures", "raw_recipe", "recipe_flags", "result"]
 
 RUN = click.Path(path_type=Path)
 as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON object as the last line.")
@@ -21,6 +22,29 @@ def result(json_: bool, content: Any) -> None:
         from ..run import finite
 
         click.echo(json.dumps(finite(content), ensure_ascii=False))
+
+
+def arrow_alone() -> None:
+    """Keep pyarrow from loading pandas at its first array, a quarter of a second, in a process that is a command's.
+
+    A command is given files, never frames. Whatever else needs pandas in this process loads it as ever.
+    """
+    told = click.get_current_context().find_root().obj or {}
+    if not told.get("own_process") or "pandas" in sys.modules:
+        return
+    import pyarrow as pa
+
+    class Hidden:
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            if name == "pandas":
+                raise ModuleNotFoundError(name)
+
+    sys.meta_path.insert(0, Hidden)
+    try:
+        pa.array([])  # it looks once
+    finally:
+        sys.meta_path.remove(Hidden)
 
 
 def figures(metrics: dict[str, dict[str, float]]) -> None:

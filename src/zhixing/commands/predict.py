@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from ..console import Console
-from .options import RUN, as_json, device, result
+from .options import RUN, arrow_alone, as_json, device, result
 
 __all__ = ["predict"]
 
@@ -45,6 +45,7 @@ def predict(
     json_: bool,
 ) -> None:
     """Predict for INPUTS: picture files, a folder, a table, or - for JSON lines or CSV on standard input."""
+    arrow_alone()
     from ..api import load
     from ..verbs.predict import Wanted, predict_command
 

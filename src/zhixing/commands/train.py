@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..console import Console
-from .options import RUN, SetCommand, as_json, device, figures, raw_recipe, recipe_flags, result
+from .options import RUN, SetCommand, arrow_alone, as_json, device, figures, raw_recipe, recipe_flags, result
 
 __all__ = ["train"]
 
@@ -30,6 +30,7 @@ def train(
     **flags: Any,
 ) -> None:
     """Train a model on DATA: a folder, a file, or a name of the catalogue such as mnist."""
+    arrow_alone()
     from ..verbs.train import resume
     from ..verbs.train import train as train_verb
 
