@@ -131,7 +131,11 @@ def saturation(run: zx.Run, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def overload(run: zx.Run, args: argparse.Namespace) -> dict[str, Any]:
-    """Open loop at ten times the capacity. First the p99 without load, from which the patience follows."""
+    """Open loop at ten times what the server can do within its patience, which follows from the p99 without load.
+
+    ``capacity`` is without patience, in whole batches; ``saturated`` is with it, in batches that are small enough for
+    the answer to come in time; ``goodput`` is the share of the latter that is answered in the flood.
+    """
     requests = pictures(256)
     flags = ["--wait-ms", str(WAIT_MS), "--max-batch", str(args.batch)]
 
@@ -144,11 +148,12 @@ def overload(run: zx.Run, args: argparse.Namespace) -> dict[str, Any]:
 
     with server(run.path, *flags) as (_, port):
         capacity = asyncio.run(closed(port, requests, args.seconds / 12))
-        first = asyncio.run(quiet(port, 0.1 * capacity, args.seconds / 4))
+        light = 0.05 * capacity
+        first = asyncio.run(quiet(port, light, args.seconds / 4))
     flags += ["--patience-ms", str(args.patience or round(first))]
     with server(run.path, *flags) as (process, port):
         saturated = asyncio.run(closed(port, requests, args.seconds / 4, fill=True))
-        unloaded = asyncio.run(quiet(port, 0.1 * saturated, args.seconds / 4))
+        unloaded = asyncio.run(quiet(port, light, args.seconds / 4))
         before = memory(process)
         found, recovery = asyncio.run(flood(port, requests, 10 * saturated, args.seconds, unloaded))
         grown = memory(process) - before
@@ -159,7 +164,8 @@ def overload(run: zx.Run, args: argparse.Namespace) -> dict[str, Any]:
         "offered_per_second": round(10 * saturated, 1),
         "flags": " ".join(flags), "unloaded_p99_ms": unloaded, "accepted_p99_ms": percentile(answered, 0.99),
         "allowed_p99_ms": round(2 * unloaded + WAIT_MS, 2), "refused_p99_ms": percentile(refused, 0.99),
-        "goodput": round(len(answered) / args.seconds / saturated, 3), "accepted": len(answered),
+        "goodput": round(len(answered) / args.seconds / saturated, 3),
+        "goodput_of_capacity": round(len(answered) / args.seconds / capacity, 3), "accepted": len(answered),
         "refused": len(refused), "lost": found.lost, "late": found.late,
         "grown_mb": round(grown, 1), "recovery_seconds": recovery,
     }  # fmt: skip

@@ -48,6 +48,7 @@ class Service:
         }
         self.streams = Streams(self.worker, self.limits.streams)
         self.decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="zhixing-decode")
+        self.decoding = 0  # requests whose rows are being decoded
         self.draining = False
         self.metrics.gauge("waiting_rows", "Rows that wait.", lambda: sum(lane.waiting for lane in self.lanes.values()))
         self.metrics.gauge("streams", "Texts and explanations that are worked on.", lambda: len(self.streams.held))
@@ -69,12 +70,25 @@ class Service:
         """Work that takes a while, done beside the loop."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *given)
 
+    async def decode_rows(self, client: str, work: Callable[..., Result], *given: Any) -> Result:
+        """:meth:`decode` of a request whose rows are to wait for a run. While it lasts it has a place among them, so
+        that nothing is decoded that would be refused then.
+
+        Raises Refusal.
+        """
+        self.peek(client)
+        self.decoding += 1
+        try:
+            return await self.decode(work, *given)
+        finally:
+            self.decoding -= 1
+
     def peek(self, client: str) -> None:
         """Raises Refusal where no run has room for a row of this client: before the body is read."""
         first: Busy | None = None
         for lane in self.lanes.values():
             try:
-                lane.check(client, 1)
+                lane.check(client, 1, self.decoding)
             except Busy as busy:
                 first = first or busy
             else:

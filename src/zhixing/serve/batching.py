@@ -129,12 +129,13 @@ class Rows:
         self.check(client, rows)
         self.held[client] = self.held.get(client, 0) + rows
 
-    def check(self, client: str, rows: int) -> None:
+    def check(self, client: str, rows: int, coming: int = 0) -> None:
         """Raises Busy: there are too many already, or others are there and this client has its share of them.
 
-        A few places are kept for clients that have none, so that whoever fills the rest cannot shut them out.
+        A few places are kept for clients that have none, so that whoever fills the rest cannot shut them out. Beside
+        the rows that were let in, so many are ``coming``.
         """
-        total, own, room = sum(self.held.values()), self.held.get(client, 0), self.most + self.size
+        total, own, room = sum(self.held.values()) + coming, self.held.get(client, 0), self.most + self.size
         if total and total + rows > room + (0 if own else max(1, self.size // 4)):
             raise Busy("too many rows are waiting", total * self.pace)
         if total and self.patience is not None and (total + rows) * self.pace > self.patience:

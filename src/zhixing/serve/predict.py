@@ -58,7 +58,7 @@ async def predict(request: Request) -> Response:
     started = time.perf_counter()
     client = request.scope["client_key"]
     kind, body = request.headers.get("content-type", ""), await read_body(request)
-    asked = await service.decode(read_request, service, kind, body)
+    asked = await service.decode_rows(client, read_request, service, kind, body)
     del body
     answers = await answered(service, request, client, asked)
     if asked.method is not None:
