@@ -51,6 +51,8 @@ class Target:
     async def ask(self, content: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body. Raises OSError or EOFError where the connection ends before them."""
         async with self.gate:
+            while self.free and self.free[-1][0].at_eof():  # nothing was asked on it for long, and the server left
+                self.free.pop()[1].close()
             reader, writer = self.free.pop() if self.free else await asyncio.open_connection("127.0.0.1", self.port)
             try:
                 writer.write(content)

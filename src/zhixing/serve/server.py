@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import signal
@@ -27,6 +28,8 @@ __all__ = ["Server", "configured", "serve"]
 
 GRACE = 0.5  # seconds in which connections that are open are still heard after the end has begun
 AT_ONCE = 50  # connections that are refused in one go
+QUEUE = 1024  # connections that the kernel keeps until we take them
+TAKEN = 16  # that are taken before others have their turn
 SWITCH = 0.0005  # seconds after which Python lets another thread run: the model's must not wait long for the loop's
 
 
@@ -50,6 +53,9 @@ class Server(uvicorn.Server):
             place = f"{self.config.host}:{self.config.port}"
             raise UsageError("the server cannot listen there", place=place, mend="Choose another --port.") from None
         if self.started:
+            for listener in self.servers[0].sockets:
+                with socket.socket(fileno=listener.dup().detach()) as own:
+                    own.listen(QUEUE)
             self.told(self.servers[0].sockets[0].getsockname()[1])
 
     async def on_tick(self, counter: int) -> bool:
@@ -116,7 +122,7 @@ def configured(service: Service, told: Callable[[int], None]) -> Server:
     http: Any = partial(Guarded, limits=limits, metrics=service.metrics)
     config = uvicorn.Config(
         gate, host=settings.host, port=settings.port, http=http, ws="none", loop="asyncio", lifespan="off",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=1024,
+        log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=TAKEN,
         timeout_keep_alive=max(1, round(limits.keep_alive)), timeout_graceful_shutdown=round(limits.drain_time),
     )  # fmt: skip
     return Server(config, service, gate, told)
@@ -126,6 +132,8 @@ def serve(service: Service, told: Callable[[int], None]) -> None:
     """Serve until a signal ends it."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what is refused is counted, not told line by line
     sys.setswitchinterval(SWITCH)
+    gc.collect()
+    gc.freeze()  # what is there stays; looking through it for garbage would hold all up for a fifth of a second
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what our own rules judge
         configured(service, told).run()
