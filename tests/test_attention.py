@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zhixing.errors import UsageError
-from zhixing.layers.attention import OPEN, Attention, KeysValues, Mask
+from zhixing.layers.attention import OPEN, Attention, KeysValues, Mask, pays_to_write_down, written_down
 from zhixing.layers.positions import ALiBi, RelativeBias, Rotary
 
 
@@ -206,6 +206,36 @@ def test_bfloat16(with_bias: bool) -> None:
         out = layer(x, mask=mask, rotation=rotation)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.03)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["open", "causal", "boolean", "float"])
+def test_weights_written_down_give_what_the_fused_kernel_gives(kind: str, kv_heads: int) -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(3, heads, 5, 8, requires_grad=True) for heads in (4, kv_heads, kv_heads)]
+    scores = {"boolean": torch.rand(3, 1, 5, 5) < 0.7, "float": torch.randn(1, 4, 5, 5)}.get(kind)
+    if scores is not None and kind == "boolean":
+        scores = scores | torch.eye(5, dtype=torch.bool)
+    found = written_down(*parts, scores, causal=kind == "causal")
+    expected = nn.functional.scaled_dot_product_attention(
+        *parts, attn_mask=scores, is_causal=kind == "causal", enable_gqa=True
+    )
+    gradient = torch.randn_like(found)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for one, other in zip(*(torch.autograd.grad(x, parts, gradient) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_where_it_pays_to_write_weights_down() -> None:
+    def asked(tokens: int, dtype: torch.dtype = torch.bfloat16, learns: bool = True) -> bool:
+        query = torch.zeros(2, 4, tokens, 8, dtype=dtype, requires_grad=learns)
+        return pays_to_write_down(query, query)
+
+    assert asked(28)
+    assert asked(128)
+    assert not asked(512)
+    assert not asked(28, torch.float32)
+    assert not asked(28, learns=False)
 
 
 def test_the_same_bits_again() -> None:

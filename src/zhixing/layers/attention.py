@@ -18,6 +18,8 @@ from .positions import Rotation
 
 __all__ = ["OPEN", "Attention", "KeysValues", "Mask"]
 
+SHORT, CACHED = 128, 4_000_000  # tokens, and scores of a batch
+
 
 class Mask(NamedTuple):
     """Who may look at whom, made once by :meth:`of` and used by all blocks.
@@ -215,12 +217,33 @@ class Attention(nn.Module):
             query_BHTC = query_BHTC.reshape(shape[0], self.kv_heads, -1, shape[3])
             if scores is not None and scores.shape[1] == self.heads:
                 scores = scores.reshape(scores.shape[0], self.kv_heads, -1, scores.shape[3])
+        keys, values = source.keys.to(query_BHTC.dtype), source.values.to(query_BHTC.dtype)
+        if pays_to_write_down(query_BHTC, keys):
+            return written_down(query_BHTC, keys, values, scores, causal=mask.causal)
         answer = F.scaled_dot_product_attention(
-            query_BHTC,
-            source.keys.to(query_BHTC.dtype),
-            source.values.to(query_BHTC.dtype),
-            attn_mask=scores,
-            is_causal=mask.causal,
-            enable_gqa=shares and not alone,
+            query_BHTC, keys, values, attn_mask=scores, is_causal=mask.causal, enable_gqa=shares and not alone
         )
         return answer.reshape(shape)
+
+
+def pays_to_write_down(query_BHTC: Tensor, keys_BGSC: Tensor) -> bool:
+    """Whether :func:`written_down` is faster than torch's fused kernel: where it learns in bf16 on a processor, whose
+    way back is slow in the latter, and the scores of a batch fit into the cache (benchmarks/attention.py)."""
+    if not (query_BHTC.requires_grad and query_BHTC.device.type == "cpu" and query_BHTC.dtype == torch.bfloat16):
+        return False
+    asked = keys_BGSC.shape[2]
+    return asked <= SHORT and query_BHTC.shape[:3].numel() * asked <= CACHED
+
+
+def written_down(query_BHTC: Tensor, keys: Tensor, values: Tensor, scores: Tensor | None, *, causal: bool) -> Tensor:
+    """What :func:`torch.nn.functional.scaled_dot_product_attention` gives, by way of all weights, summed in float32."""
+    shared = query_BHTC.shape[1] // keys.shape[1]
+    if shared > 1:
+        keys, values = keys.repeat_interleave(shared, 1), values.repeat_interleave(shared, 1)
+    found = (query_BHTC * query_BHTC.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+    if causal:
+        scores = found.new_ones(found.shape[2:], dtype=torch.bool).tril()
+    if scores is not None:
+        found = found.masked_fill(~scores, float("-inf")) if scores.dtype == torch.bool else found + scores
+    weights: Tensor = found.softmax(-1, dtype=torch.float32).to(values.dtype)
+    return weights @ values

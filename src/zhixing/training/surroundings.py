@@ -34,12 +34,15 @@ def reproducible(threads: int | None) -> Iterator[None]:
     stream, come back after."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
+    deterministic: Any = torch.utils.deterministic
+    benchmark, filling = torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if threads is not None and threads != before[0]:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    # Fresh memory is written before it is read; to fill it with NaN first costs up to a quarter of a step.
+    deterministic.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng(devices=[]):
             yield
@@ -47,6 +50,7 @@ def reproducible(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
+        deterministic.fill_uninitialized_memory = filling
 
 
 class StopRequest:
