@@ -64,7 +64,9 @@ def seconds(cell: Any) -> float | None:
 
 
 def readable(text: str) -> str:
-    """The text, if it is a date. Raises ValueError."""
+    """The text, if it is a date. Raises ValueError; none at all is null in JSON, not an empty text."""
+    if not text.strip():
+        raise ValueError("an empty text is no date; give null where there is none")
     seconds(text)
     return text
 

@@ -11,7 +11,7 @@ from .options import RUN, as_json, result
 
 __all__ = ["export"]
 
-FORMS = ("onnx", "torch", "openvino", "huggingface")
+FORMS = ("onnx", "torch", "openvino", "huggingface", "executorch", "litert")
 
 
 @click.command()

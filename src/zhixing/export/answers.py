@@ -5,6 +5,7 @@ Shape legend: B rows, T tokens, C classes, K quantities, Q quantiles, H steps, F
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -93,8 +94,8 @@ class Alignment(Answer):
 class Units(nn.Module):
     """Standardised numbers [..., K] in the column's own units, float64, as :meth:`Number.unscale` has them.
 
-    In float64 a large offset (a year, an identifier) keeps its digits. A rank among training rows comes back on the
-    straight lines between the knots: the sum of the rises that lie behind it.
+    In float64 a large offset (a year, an identifier) keeps its digits; ``narrow()`` is for where there is none. A rank
+    among training rows comes back on the straight lines between the knots: the sum of the rises that lie behind it.
     """
 
     mean: Tensor
@@ -113,17 +114,21 @@ class Units(nn.Module):
         self.register_buffer("rises", table.diff(dim=0).T.contiguous(), persistent=False)  # [K, knots - 1]
 
     def forward(self, scaled: Tensor) -> Tensor:
-        x: Tensor = scaled.double() * self.std + self.mean
+        x: Tensor = scaled.to(self.mean.dtype) * self.std + self.mean
         if self.scale == "log":
             out: Tensor = x.sign() * (x.abs().exp() - 1)
             return out
         if self.scale != "quantile":
             return x
-        rank = 0.5 * (1 + (x * 0.5**0.5).float().erf().double())
-        place = torch.arange(KNOTS - 1, dtype=torch.float64, device=x.device)
+        rank = 0.5 * (1 + (x * 0.5**0.5).float().erf().to(x.dtype))
+        place = torch.arange(KNOTS - 1, dtype=x.dtype, device=x.device)
         share = (rank[..., None] * (KNOTS - 1) - place).clamp(0, 1)
         back: Tensor = self.floor + (share * self.rises).sum(-1)
         return back
+
+    def narrow(self) -> Units:
+        """The same in float32."""
+        return copy.deepcopy(self).float()
 
 
 class Quantities(Answer):

@@ -64,7 +64,9 @@ def export_command(
     with console:
         rows = rows_for(recipe, columns, model, data, own=own, most=most, console=console)
         if form == "huggingface":
-            told = export_huggingface(recipe, columns, model, rows, out, tolerance=tolerance, console=console)
+            told = export_huggingface(
+                recipe, columns, model, rows, out, tolerance=tolerance, calibrations=calibrations, console=console
+            )
         else:
             told = export(
                 columns, model, rows, out, form=form, tolerance=tolerance, calibrations=calibrations, console=console

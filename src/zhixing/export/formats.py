@@ -9,7 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ..data.batches import Batch
+from .executorch import open_executorch, require_executorch, write_executorch
 from .graph import Part
+from .litert import open_litert, require_litert, write_litert
 from .onnx import open_onnx, require_onnx, write_onnx
 from .openvino import open_openvino, require_openvino, write_openvino
 from .torch import open_torch, write_torch
@@ -30,6 +32,8 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
+    "executorch": Format(".pte", require_executorch, write_executorch, open_executorch),
+    "litert": Format(".tflite", require_litert, write_litert, open_litert),
     "onnx": Format(".onnx", require_onnx, write_onnx, open_onnx),
     "openvino": Format(".xml", require_openvino, write_openvino, open_openvino),
     "torch": Format(".pt2", lambda: None, write_torch, open_torch),

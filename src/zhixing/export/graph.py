@@ -23,12 +23,13 @@ __all__ = ["Graph", "Part", "Port"]
 
 class Port(NamedTuple):
     """One input of a graph: its name, the column that it is of, its type, and its shape: ``batch``, the name of an axis
-    of steps, or a size."""
+    of steps, or a size. ``most``: how many steps a row can have, where the column says it."""
 
     name: str
     column: str
     dtype: torch.dtype
     shape: tuple[int | str, ...]
+    most: int | None = None
 
 
 class Part(nn.Module):
@@ -136,6 +137,6 @@ def ports(name: str, column: Column) -> list[Port]:
         return [Port(name, name, values.dtype, ("batch", *values.shape[1:]))]
     steps = f"{name}_steps"
     return [
-        Port(name, name, values.dtype, ("batch", steps, *values.shape[2:])),
-        Port(f"{name}_mask", name, mask.dtype, ("batch", steps)),
+        Port(name, name, values.dtype, ("batch", steps, *values.shape[2:]), values.shape[1]),
+        Port(f"{name}_mask", name, mask.dtype, ("batch", steps), values.shape[1]),
     ]

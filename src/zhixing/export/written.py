@@ -58,7 +58,7 @@ class Place:
         return self.folder / f"{self.stem}{f'_{part}' if part else ''}{suffix}"
 
 
-SUFFIXES = frozenset({".onnx", ".pt2", ".xml", ".bin", ".json", ".safetensors"})
+SUFFIXES = frozenset({".onnx", ".pt2", ".pte", ".tflite", ".xml", ".bin", ".json", ".safetensors"})
 
 
 def column_facts(column: Column) -> dict[str, Any]:
@@ -73,10 +73,7 @@ def facts_of(
     import torch
 
     def ports(part: Part) -> dict[str, Any]:
-        inputs = [
-            {"name": one.name, "column": one.column, "dtype": str(one.dtype).removeprefix("torch."), "shape": one.shape}
-            for one in part.inputs
-        ]
+        inputs = [{**one._asdict(), "dtype": str(one.dtype).removeprefix("torch.")} for one in part.inputs]
         outputs = [{"name": name, "kind": one.kind, **one.facts} for name, one in part.outputs.items()]
         return {"inputs": inputs, "outputs": outputs}
 

@@ -38,7 +38,9 @@ COLD = 1e-3  # a temperature at which chance decides nothing any more, and numbe
 
 
 def whole(value: Any) -> Any:
-    """2.0 is a whole number in JSON."""
+    """2.0 is a whole number in JSON, and true is none."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
