@@ -62,6 +62,14 @@ def test_multiplications_are_counted() -> None:
     assert not any(part._forward_hooks for part in network.modules())
 
 
+def test_each_step_of_an_lstm_goes_through_all_its_matrices() -> None:
+    network = nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True)
+    expected = 2 * (16 * (3 + 4) + 16 * (8 + 4))  # a step
+    assert count_multiplications(network, lambda: network(torch.randn(5, 7, 3))) == 5 * 7 * expected
+    packed = nn.utils.rnn.pack_sequence([torch.randn(6, 3), torch.randn(2, 3)])
+    assert count_multiplications(network, lambda: network(packed)) == 8 * expected
+
+
 def test_hooks_are_taken_away_after_an_error() -> None:
     network = nn.Linear(3, 2)
     with pytest.raises(RuntimeError):

@@ -232,11 +232,15 @@ def completions(runs: list[Served], settings: Settings) -> Schema:
 
 
 def chat(runs: list[Served], settings: Settings) -> Schema:
+    text = {"type": "string", "maxLength": settings.limits.field}
+    part = {
+        "type": "object", "properties": {"type": {"const": "text"}, "text": text}, "required": ["type", "text"],
+    }  # fmt: skip
     message = {
         "type": "object",
         "properties": {
-            "role": {"enum": ["system", "user", "assistant"]},
-            "content": {"type": "string", "maxLength": settings.limits.field},
+            "role": {"enum": ["system", "developer", "user", "assistant"]},
+            "content": {"anyOf": [text, {"type": "array", "items": part}]},
         },
         "required": ["role", "content"],
     }

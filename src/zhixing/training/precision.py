@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["Precision", "choose_precision", "count_multiplications", "has_fast_bf16"]
 
@@ -62,15 +63,19 @@ def choose_precision(asked: str, device: torch.device, multiplications: float) -
 
 
 def count_multiplications(model: nn.Module, forward: Callable[[], object]) -> int:
-    """Multiplications in the linear and convolution layers of ``model`` during ``forward()``."""
+    """Multiplications in the linear, convolution and LSTM layers of ``model`` during ``forward()``."""
     total = 0
 
-    def count(module: nn.Module, inputs: object, output: Tensor) -> None:
+    def count(module: nn.Module, inputs: object, output: Any) -> None:
         nonlocal total
-        assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        total += output.numel() * (module.weight.numel() // module.weight.shape[0])
+        if isinstance(module, nn.LSTM):  # each step goes through all matrices
+            steps = output[0].data.shape[:-1].numel()  # packed sequences have their steps in one row
+            total += steps * sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)
+        else:
+            assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+            total += output.numel() * (module.weight.numel() // module.weight.shape[0])
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LSTM)
     handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, kinds)]
     was_training = model.training
     model.eval()
