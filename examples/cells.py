@@ -16,6 +16,7 @@ import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -182,10 +183,12 @@ class Tokens:
 
             self.library = Tokenizer.from_file(str(path) + ".json")
             self.library.encode_special_tokens = True
-        elif "model" in self.state:
+        elif "model" in self.state or "pieces" in self.state:
             from sentencepiece import SentencePieceProcessor
 
             self.library = SentencePieceProcessor(model_file=str(path) + ".model")
+            if "pieces" in self.state:
+                self.library = Pieces(self.library, self.state["pieces"]["numbers"])
         entries = self.state.get("entries", [])
         self.entries, self.ids = entries, {entry: FIRST + place for place, entry in enumerate(entries)}
         self.begins = self.ends = False
@@ -220,6 +223,25 @@ class Tokens:
             return self.library.decode([self.order[token] for token in ids if token >= FIRST])
         text = self.library.decode([int(token) for token in ids])
         return joined(text.split()) if self.kind == "wordpiece" else text
+
+
+class Pieces:
+    """SentencePiece whose pieces have numbers of their own, as Marian's do. A text may begin with the name of the
+    language that it is to be put into, such as >>fr<<."""
+
+    def __init__(self, processor, numbers):
+        self.processor, self.numbers = processor, numbers
+        self.pieces = {number: piece for piece, number in numbers.items()}
+
+    def encode(self, text, add_special_tokens=False):
+        name = text[: text.find("<<") + 2] if text.startswith(">>") else ""
+        name = name if name in self.numbers else ""
+        pieces = [name] * bool(name) + self.processor.encode(text[len(name) :], out_type=str)
+        return SimpleNamespace(ids=[self.numbers.get(piece, self.numbers["<unk>"]) for piece in pieces])
+
+    def decode(self, ids):
+        pieces = [self.pieces[number] for number in ids if number in self.pieces]
+        return self.processor.decode_pieces(pieces).replace("▁", " ").strip()
 
 
 def joined(words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import test_contract as contract
 import torch
 from test_contract import made, ready
 
+import zhixing as zx
 from zhixing.columns import COLUMNS
 from zhixing.data.batches import Batch, ColumnBatch
 from zhixing.export.graph import Graph
 from zhixing.export.onnx import open_onnx, write_onnx
+from zhixing.export.torch import open_torch, write_torch
 from zhixing.models import ENCODERS, encoders_for
 
 NEAR = 1e-4
@@ -105,6 +108,34 @@ def sounds_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(contract, "clip", clip)
     contract.ready.cache_clear()
+
+
+@pytest.mark.slow
+def test_any_number_of_rows_goes_through_torch(tmp_path: Path) -> None:
+    """Whose quick exporter takes the len() of a tensor, as the vision Transformer asks for it, for a fixed number."""
+    graph, batch = graph_of("image", "vit", "category")
+    write_torch(graph, tmp_path / "model.pt2", batch, {})
+    run = open_torch(tmp_path / "model.pt2", graph)
+    for part in variants(batch):
+        feed = graph.example(part)
+        with torch.no_grad():
+            assert max(graph.differences(graph(*feed), run(feed)).values()) < NEAR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["log_mel", "whisper"])
+def test_a_sound_through_openvino(features: str, tmp_path: Path) -> None:
+    """Which ends the process on the Fourier transform of ONNX."""
+    random = np.random.default_rng(0)
+    table = {"sound": [random.normal(0, 0.1, 4000 + 400 * row).tolist() for row in range(8)], "y": [0.0, 1.0] * 4}
+    raw = {
+        "inputs": {
+            "sound": {"type": "audio", "rate": 8000, "features": features, "encoder": {"name": "gru", "width": 8}}
+        },
+        "training": {"epochs": 1, "threads": 1},
+    }
+    run = zx.train(table, recipe=raw, out=tmp_path / "run", device="cpu")
+    assert json.loads((run.export("openvino", out=tmp_path / "out") / "model.json").read_text())["rows_compared"]
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_marian as marian
 import torch
 from PIL import Image
 
@@ -208,6 +209,25 @@ def test_texts_are_written_step_by_step_as_predict_does(decoder: str, tmp_path: 
     found = read("onnx_reader.py", run.path / "export" / "onnx", asked)
     assert found == run.predict(str(asked)).select(["to"]).to_pylist()
     assert any(row["to"] for row in found)
+
+
+@pytest.mark.slow
+def test_a_published_translator_and_its_two_tokenizers(tmp_path: Path) -> None:
+    folder = marian.write_model(tmp_path / "published")
+    raw = {
+        "inputs": {"en": {"type": "text", "encoder": str(folder), "length": 30}},
+        "outputs": {"fr": {"type": "text", "decoder": str(folder), "length": 20, "search": {"most": 12}}},
+        "training": {**SMALL, "epochs": 4, "optimizer": {"name": "adamw", "lr": 0.01}},
+    }
+    data = {"en": list(marian.PAIRS), "fr": list(marian.PAIRS.values())}
+    run = zx.train(data, recipe=raw, out=tmp_path / "run", device="cpu")
+    out = run.export(out=tmp_path / "out", most=4)
+    assert {"model_en.tokenizer.model", "model_fr.tokenizer.model"} <= {path.name for path in out.iterdir()}
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("\n".join(json.dumps({"en": text}) for text in marian.SOURCE), "utf-8")
+    found = read("onnx_reader.py", out, asked)
+    assert found == run.predict(str(asked)).select(["fr"]).to_pylist()
+    assert any(row["fr"] for row in found)
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ def export(run: Path, form: str, out: Path | None, tolerance: float, data: str |
     The files hold what can be in a graph: scaling, statistics, the model, temperature, units. Settings of columns,
     classes and tokenizers stand beside them. They are opened again and compared with the run on real rows: where the
     answers differ by more than the tolerance, that is an error, and no file is left.
+
+    executorch and litert are for small devices, one row at a time. huggingface is a folder that transformers reads, of
+    a run that was fine-tuned from a published model.
     """
     from ..api import load
     from ..export.command import export_command

@@ -2,7 +2,7 @@
 
 torch's recurrent kernels are loops over the steps; an exporter that follows one writes down as many steps as its
 example has, and no other length goes through. Here a layer is one operator, which becomes one node in ONNX, or a loop
-that stays a loop.
+that stays a loop. And few runtimes have a Fourier transform, which is a product with two matrices as well.
 
 Shape legend: B rows, T steps, F features, D units, G gates (4 of an LSTM, 3 of a GRU, 1 of a plain network).
 """
@@ -13,12 +13,14 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..layers.recurrent import CellWeights, gru_step, lstm_step, rnn_step
 
-__all__ = ["GATES", "OneNode", "Scanned", "swapped"]
+__all__ = ["GATES", "OneNode", "RealFourier", "Scanned", "swapped"]
 
 Step = Callable[[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]
 Module = TypeVar("Module", bound=nn.Module)
@@ -140,3 +142,29 @@ def rnn(weights: CellWeights) -> Step:
 
 
 STEPS: dict[str, Callable[[CellWeights], Step]] = {"LSTM": lstm, "GRU": gru, "RNN": rnn}
+
+
+class RealFourier(TorchFunctionMode):
+    """Within it, ``torch.view_as_real(torch.fft.rfft(x))`` is a product with cosines and sines, of real numbers alone.
+
+    >>> x = torch.randn(2, 6)
+    >>> with RealFourier():
+    ...     found = torch.view_as_real(torch.fft.rfft(x, n=8))
+    >>> torch.allclose(found, torch.view_as_real(torch.fft.rfft(x, n=8)), atol=1e-5)
+    True
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.fft.rfft:
+            return real_fourier(*args, **(kwargs or {}))
+        if func is torch.view_as_real and not args[0].is_complex():
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def real_fourier(x: Tensor, n: int | None = None) -> Tensor:
+    """Real and imaginary parts [..., n // 2 + 1, 2] of the transform of the last axis, which is filled up to ``n``."""
+    size = n or x.shape[-1]
+    angle = np.outer(np.arange(min(size, x.shape[-1])), np.arange(size // 2 + 1)) * (-2 * np.pi / size)
+    parts = [x[..., : len(angle)] @ torch.tensor(wave(angle).astype(np.float32)) for wave in (np.cos, np.sin)]
+    return torch.stack(parts, dim=-1)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..data.batches import Batch
-from ..errors import MissingExtraError, UsageError
+from ..errors import MissingExtraError
 from .graph import Part
+from .kernels import RealFourier
 from .onnx import require_onnx, write_onnx
 
 __all__ = ["compiled", "open_openvino", "require_openvino", "write_openvino"]
@@ -33,24 +34,12 @@ def write_openvino(part: Part, path: Path, rows: Batch, notes: Mapping[str, str]
 
     with TemporaryDirectory(dir=path.parent) as scratch:
         step = Path(scratch) / "model.onnx"
-        write_onnx(part, step, rows)
-        refuse_fourier(step)
+        with RealFourier():  # it ended the process on the transform of a sound's features
+            write_onnx(part, step, rows)
         model = openvino.Core().read_model(str(step))  # read, not converted: converting tells its maker of it
         for key, value in notes.items():
             model.set_rt_info(value, [key])
         openvino.save_model(model, str(path), compress_to_fp16=False)
-
-
-def refuse_fourier(path: Path) -> None:
-    """Raises UsageError where a graph holds a Fourier transform: OpenVINO ended the process on one of a sound's."""
-    import onnx
-
-    found = onnx.load(str(path), load_external_data=False)
-    if any(node.op_type in ("DFT", "STFT") for node in found.graph.node):
-        raise UsageError(
-            "OpenVINO does not read the Fourier transform that a sound's features need",
-            mend="Export as onnx or torch, or train with features: wave.",
-        )
 
 
 def compiled(path: Path) -> Any:

@@ -25,10 +25,15 @@ SCANNED: dict[type[nn.Module], type[nn.Module]] = {nn.RNN: Scanned, nn.GRU: Scan
 
 def write_torch(part: Part, path: Path, rows: Batch, notes: Mapping[str, str]) -> None:
     """Write a part for any number of rows and any length of them; ``notes`` are put beside the graph."""
+    module, example, free = swapped(part, SCANNED), spread(part.example(rows)), (dynamic(part.inputs),)
     with quiet(), torch.no_grad():
-        program = torch.export.export(
-            swapped(part, SCANNED), spread(part.example(rows)), dynamic_shapes=(dynamic(part.inputs),), strict=False
-        )
+        try:
+            program = torch.export.export(module, example, dynamic_shapes=free, strict=False)
+        except (
+            RuntimeError,
+            ValueError,
+        ):  # it takes len() of a tensor for a fixed number, which the slower way does not
+            program = torch.export.export(module, example, dynamic_shapes=free, strict=True)
         program._example_inputs = None  # it would be pickled, and it is somebody's rows
         torch.export.save(program, str(path), extra_files=dict(notes))
 

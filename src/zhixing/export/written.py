@@ -101,6 +101,6 @@ def tokenizer_files(columns: Mapping[str, Column], names: list[str]) -> dict[str
         kept = state.get("tokenizer") if isinstance(state, dict) else None
         if isinstance(kept, dict) and "json" in kept:
             files[f"_{name}.tokenizer.json"] = json.dumps(kept["json"], ensure_ascii=False).encode()
-        elif isinstance(kept, dict) and "model" in kept:
-            files[f"_{name}.tokenizer.model"] = base64.b64decode(kept["model"])
+        elif isinstance(kept, dict) and ("model" in kept or "pieces" in kept):  # whose numbers stand in the facts
+            files[f"_{name}.tokenizer.model"] = base64.b64decode(kept.get("pieces", kept)["model"])
     return files
