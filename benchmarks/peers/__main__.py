@@ -1,10 +1,14 @@
 """Zhixing beside its peers: one JSON line for each workload and batch size, and a table.
 
 Every peer's program trains the same network on the same rows with the same optimizer, in its default setting and in
-its best (its own mixed precision and compilation). Rounds are interleaved: each peer once, then each again. Rows a
-second are of all epochs after the first; ``seconds`` are of the whole process, from its start to the tested model.
-``ratio`` is ours over theirs, the median over rounds, with its least and most: a tie where 1 lies between them.
-``ceiling`` is the share that our arithmetic has of a matrix product in bf16 and in fp32, measured in the same run.
+its best (its own mixed precision and compilation). Rounds are interleaved: each peer once, then each again, one place
+further on in the order; before them each runs once for nothing. Rows a second are of all epochs after the first;
+``seconds`` are of the whole process, from its start to the tested model. ``ratio`` is ours over theirs, the median
+over rounds, with its least and most: a tie where 1 lies between them. ``ceiling`` is the share that our arithmetic has
+of a matrix product in bf16 and in fp32, measured in the same run. What a peer fails at stands under ``failed``.
+Compilers find in later rounds what they kept of the first, which is to their advantage.
+
+All have as many parameters, which is checked, but for Keras's LSTM: it has one vector of biases where torch has two.
 
     python -m benchmarks.peers [--workload cnn …] [--batch 32 128] [--peer bare …] [--mode default best] [--rounds 5]
     python -m benchmarks.peers --workload cnn --rows 60000 --epochs 5 --rounds 1     # whole programs
@@ -22,46 +26,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from zhixing.data.source import open_source
-
-from ..registry import DOWNLOADS
 from .environments import HERE, PEERS, interpreter, versions
+from .workloads import WORKLOADS, write
 
-# workload: rows of an epoch, and multiplications of one row's forward pass
-WORKLOADS = {
-    "mlp": (50_000, 784 * 64 + 64 * 64 + 64 * 10),
-    "cnn": (8_000, 26 * 26 * 9 * 32 + 11 * 11 * 9 * 32 * 64 + 9 * 9 * 64 * 64 + 576 * 64 + 640),
-    "lstm": (8_000, 28 * 4 * 64 * (28 + 64 + 64 + 64) + 640),
-    "transformer2": (4_000, 28 * (28 * 128 + 2 * (12 * 128**2 + 2 * 28 * 128)) + 1_280),
-    "transformer6": (1_200, 28 * (28 * 256 + 6 * (12 * 256**2 + 2 * 28 * 256)) + 2_560),
-}
-TESTED = 2_000
+MODES = ["default", "best", "compiled"]
+Setup = tuple[str, str]  # a peer and its mode
+Figures = dict[str, Any]
 
 
-def data(path: Path, rows: int) -> None:
-    """``rows`` digits for training, and some of the others, as every peer reads them."""
-    os.environ.setdefault("ZHIXING_DATA", str(DOWNLOADS))
-    table = open_source("mnist")
-    pictures, labels, split = table["image"], table["label"], np.asarray(table.data[table.split_column].to_pylist())
-    order = np.random.default_rng(0).permutation(np.flatnonzero(split == "train"))
-    whole = rows >= len(order) - 1_000
-    parts = {
-        "train": order[: min(rows, len(order) - 1_000)],
-        "validation": order[-1_000:],
-        "test": np.flatnonzero(split == "test")[: None if whole else TESTED],
-    }
-    stacked = np.concatenate([chunk.to_numpy_ndarray() for chunk in pictures.chunks]).reshape(-1, 28, 28)
-    names = np.asarray(labels.to_pylist()).astype(np.int64)
-    out = {f"image_{part}": stacked[some] for part, some in parts.items()}
-    np.savez(path, **out, **{f"label_{part}": names[some] for part, some in parts.items()})
-
-
-def once(peer: str, path: Path, workload: str, batch: int, epochs: int, mode: str, seed: int) -> dict[str, Any] | None:
-    """One process of a peer; None where it fails."""
-    program, environment, settings = PEERS[peer]
+def once(setup: Setup, path: Path, workload: str, batch: int, epochs: int, seed: int) -> Figures | str:
+    """One process of a peer; where it fails, what it says."""
+    peer, mode = setup
+    program, environment, _, settings = PEERS[peer]
     command = [str(interpreter(environment)), str(HERE / program), str(path), workload, str(batch), str(epochs), mode]
     started = time.perf_counter()
     done = subprocess.run(
@@ -69,8 +47,7 @@ def once(peer: str, path: Path, workload: str, batch: int, epochs: int, mode: st
     )
     seconds = time.perf_counter() - started
     if done.returncode:
-        print(f"{peer} {workload} {mode} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
-        return None
+        return " ".join(done.stderr.strip().splitlines()[-3:]) or f"it ended with {done.returncode}"
     return {**json.loads(done.stdout.strip().splitlines()[-1]), "seconds": seconds}
 
 
@@ -85,24 +62,47 @@ def ceiling(dtype: torch.dtype, size: int = 1536) -> float:
     return best
 
 
-def compare(workload: str, batch: int, given: argparse.Namespace) -> dict[str, Any]:
-    rows, multiplications = WORKLOADS[workload]
-    rows = given.rows or rows
-    peers = [("zhixing", "default"), *((peer, mode) for peer in given.peer if peer != "zhixing" for mode in given.mode)]
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {one: [] for one in peers}
+def warm_up(setups: list[Setup]) -> None:
+    """Each program once, so that all it reads from the disk has been read."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.npz"
-        data(path, rows)
-        for place in range(given.rounds):
-            for peer, mode in list(found):
-                one = once(peer, path, workload, batch, given.epochs, mode, seed=place)
-                if one is None:
-                    del found[peer, mode]
-                else:
-                    found[peer, mode].append(one)
-    ours = found.pop(("zhixing", "default"))
+        write(path, "mlp", 256)
+        for setup in setups:
+            once(setup, path, "mlp", 32, 2, seed=0)
+
+
+def rounds(setups: list[Setup], path: Path, workload: str, batch: int, given: argparse.Namespace) -> Any:
+    """What each gave in all rounds; and what it said of those that failed in one."""
+    found: dict[Setup, list[Figures]] = {one: [] for one in setups}
+    failed: dict[str, str] = {}
+    for place in range(given.rounds):
+        turn = place % len(setups)
+        for setup in setups[turn:] + setups[:turn]:
+            if setup not in found:
+                continue
+            one = once(setup, path, workload, batch, given.epochs, seed=place)
+            if isinstance(one, str):
+                del found[setup]
+                failed[" ".join(setup)] = one
+            else:
+                found[setup].append(one)
+    return found, failed
+
+
+def compare(workload: str, batch: int, setups: list[Setup], given: argparse.Namespace) -> dict[str, Any]:
+    rows = max(given.rows or WORKLOADS[workload].rows, batch)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.npz"
+        write(path, workload, rows)
+        found, failed = rounds(setups, path, workload, batch, given)
+    if setups[0] not in found:
+        raise SystemExit(f"ours failed: {failed}")
+    ours = found.pop(setups[0])
+    sizes = {" ".join(setup): theirs[0]["parameters"] for setup, theirs in found.items()}
+    wrong = {name: size for name, size in sizes.items() if size != ours[0]["parameters"]}
+    assert not wrong or workload == "lstm", wrong
     top = {str(dtype).removeprefix("torch."): ceiling(dtype) for dtype in (torch.bfloat16, torch.float32)}
-    worked = 3 * multiplications * middle(ours, "rows_per_second")
+    worked = 3 * WORKLOADS[workload].multiplications * middle(ours, "rows_per_second")
     return {
         "workload": workload,
         "batch": batch,
@@ -110,51 +110,59 @@ def compare(workload: str, batch: int, given: argparse.Namespace) -> dict[str, A
         "epochs": given.epochs,
         "rounds": given.rounds,
         "threads": torch.get_num_threads(),
+        "parameters": ours[0]["parameters"],
         "zhixing": summary(ours),
         "ceiling": {name: round(worked / rate, 3) for name, rate in top.items()},
-        "peers": {f"{peer} {mode}": beside(theirs, ours) for (peer, mode), theirs in found.items()},
+        "peers": {" ".join(setup): beside(theirs, ours) for setup, theirs in found.items()},
+        "failed": failed,
     }
 
 
-def middle(runs: list[dict[str, Any]], name: str) -> float:
-    return statistics.median(one[name] for one in runs)
+def middle(runs: list[Figures], name: str) -> float:
+    return float(statistics.median(one[name] for one in runs))
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
+def summary(runs: list[Figures]) -> dict[str, float]:
     return {
-        "rows_per_second": round(middle(runs, "rows_per_second")),
+        "rows_per_second": float(f"{middle(runs, 'rows_per_second'):.4g}"),
         "accuracy": round(statistics.mean(one["accuracy"] for one in runs), 4),
         "seconds": round(middle(runs, "seconds"), 2),
         "peak_memory_mb": round(middle(runs, "peak_memory") / 2**20),
     }
 
 
-def beside(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
+def beside(theirs: list[Figures], ours: list[Figures]) -> Figures:
+    """Ratios above 1 say that ours is the faster."""
     pairs = list(zip(ours, theirs, strict=True))
     ratios = sorted(own["rows_per_second"] / other["rows_per_second"] for own, other in pairs)
-    whole = statistics.median(other["seconds"] / own["seconds"] for own, other in pairs)
-    tie = ratios[0] <= 1 <= ratios[-1]
-    spread = [round(ratios[0], 2), round(ratios[-1], 2)]
+    whole = sorted(other["seconds"] / own["seconds"] for own, other in pairs)
     return {
         **summary(theirs),
         "ratio": round(statistics.median(ratios), 2),
-        "spread": spread,
-        "tie": tie,
-        "whole_process_ratio": round(whole, 2),
+        "spread": ends(ratios),
+        "tie": ratios[0] <= 1 <= ratios[-1],
+        "whole_process_ratio": round(statistics.median(whole), 2),
+        "whole_process_spread": ends(whole),
     }
+
+
+def ends(ratios: list[float]) -> list[float]:
+    return [round(ratios[0], 2), round(ratios[-1], 2)]
 
 
 def table(line: dict[str, Any]) -> None:
     """For people."""
     head = f"{line['workload']} at batch {line['batch']}"
-    print(f"{head:38}{'rows/s':>10}{'accuracy':>10}{'seconds':>9}{'MB':>7}{'ratio':>7}  spread")
+    print(f"{head:38}{'rows/s':>10}{'accuracy':>10}{'seconds':>9}{'MB':>7}{'ratio':>7}  spread      whole process")
     for name, one in {"zhixing": line["zhixing"], **line["peers"]}.items():
-        ratio = f"{one['ratio']:7.2f}  {one['spread'][0]:.2f}–{one['spread'][1]:.2f}" if "ratio" in one else ""
-        tie = " tie" if one.get("tie") else ""
-        figures = (
-            f"{one['rows_per_second']:10,.0f}{one['accuracy']:10.4f}{one['seconds']:9.1f}{one['peak_memory_mb']:7}"
-        )
-        print(f"{name:38}{figures}{ratio}{tie}")
+        figures = f"{one['accuracy']:10.4f}{one['seconds']:9.1f}{one['peak_memory_mb']:7}"
+        ratio = ""
+        if "ratio" in one:
+            spread = f"{one['spread'][0]:.2f}–{one['spread'][1]:.2f}"
+            ratio = f"{one['ratio']:7.2f}  {spread:12}{one['whole_process_ratio']:.2f}{' tie' if one['tie'] else ''}"
+        print(f"{name:38}{one['rows_per_second']:10,.5g}{figures}{ratio}")
+    for name, said in line["failed"].items():
+        print(f"{name:38}failed: {said}")
 
 
 def main() -> None:
@@ -162,15 +170,21 @@ def main() -> None:
     parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--batch", nargs="+", type=int, default=[32, 128])
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--mode", nargs="+", choices=["default", "best"], default=["default", "best"])
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
-    print(json.dumps({"versions": {peer: versions(PEERS[peer][1]) for peer in given.peer}}), flush=True)
+    peers = [peer for peer in PEERS if peer in given.peer and peer != "zhixing"]
+    print(
+        json.dumps({"versions": {peer: versions(PEERS[peer].environment) for peer in ["zhixing", *peers]}}), flush=True
+    )
+    setups = [("zhixing", "default")]
+    setups += [(peer, mode) for peer in peers for mode in PEERS[peer].modes if mode in given.mode]
+    warm_up(setups)
     for workload in given.workload:
         for batch in given.batch:
-            line = compare(workload, batch, given)
+            line = compare(workload, batch, setups, given)
             print(json.dumps(line), flush=True)
             table(line)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 from keras import layers
-from protocol import Clock, arrays, job, tell
+from protocol import VOCABULARY, Clock, arrays, job, tell
 
 
 class Places(layers.Layer):
@@ -20,16 +20,61 @@ class Places(layers.Layer):
         return x + keras.ops.cast(keras.ops.convert_to_tensor(self.places), x.dtype)
 
 
-def transformer(width: int, depth: int) -> keras.Model:
-    inputs = keras.Input((28, 28))
-    x = Places()(layers.Dense(width)(inputs))
+class Learned(layers.Layer):
+    """Adds a vector for each place, which is learned."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.places = self.add_weight(shape=shape[1:], initializer=keras.initializers.RandomNormal(stddev=0.02))
+
+    def call(self, x):
+        return x + keras.ops.cast(self.places, x.dtype)
+
+
+def blocks(x, width: int, depth: int, heads: int, activation, causal: bool = False):
     for _ in range(depth):
         y = layers.LayerNormalization(epsilon=1e-5)(x)
-        x = x + layers.MultiHeadAttention(4, width // 4)(y, y)
+        x = x + layers.MultiHeadAttention(heads, width // heads)(y, y, use_causal_mask=causal)
         y = layers.LayerNormalization(epsilon=1e-5)(x)
-        x = x + layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(y))
-    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-5)(x))
-    return keras.Model(inputs, layers.Dense(10)(x))
+        x = x + layers.Dense(width)(layers.Dense(4 * width, activation=activation)(y))
+    return layers.LayerNormalization(epsilon=1e-5)(x)
+
+
+def transformer(width: int, depth: int) -> keras.Model:
+    inputs = keras.Input((28, 28))
+    x = blocks(Places()(layers.Dense(width)(inputs)), width, depth, 4, "gelu")
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+def gpt(width: int = 384, depth: int = 6, length: int = 256) -> keras.Model:
+    inputs = keras.Input((length,), dtype="int32")
+    table = layers.ReversibleEmbedding(
+        VOCABULARY, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02)
+    )
+
+    def gelu(x):
+        return keras.ops.gelu(x, approximate=True)
+
+    x = blocks(Learned()(table(inputs)), width, depth, 6, gelu, causal=True)
+    return keras.Model(inputs, table(x, reverse=True))
+
+
+def convolution(x, channels: int, kernel: int, stride: int = 1):
+    if kernel > 1:  # on all sides alike, as elsewhere; "same" would pad below and right alone where the stride is 2
+        x = layers.ZeroPadding2D(kernel // 2)(x)
+    x = layers.Conv2D(channels, kernel, stride, use_bias=False, kernel_initializer="he_normal")(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def resnet18() -> keras.Model:
+    inputs = keras.Input((32, 32))
+    x = layers.ReLU()(convolution(layers.Reshape((32, 32, 1))(inputs), 64, 3))
+    before = 64
+    for channels in [64, 64, 128, 128, 256, 256, 512, 512]:
+        stride = 1 if channels == before else 2
+        y = convolution(layers.ReLU()(convolution(x, channels, 3, stride)), channels, 3)
+        x = layers.ReLU()(y + (x if stride == 1 else convolution(x, channels, 1, stride)))
+        before = channels
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
 def network(workload: str) -> keras.Model:
@@ -43,6 +88,10 @@ def network(workload: str) -> keras.Model:
         ]  # fmt: skip
     elif workload == "lstm":
         parts = [layers.LSTM(64, return_sequences=True), layers.LSTM(64)]
+    elif workload == "resnet18":
+        return resnet18()
+    elif workload == "gpt":
+        return gpt()
     else:
         return transformer(*{"transformer2": (128, 2), "transformer6": (256, 6)}[workload])
     return keras.Sequential([keras.Input((28, 28)), *parts, layers.Dense(10)])
@@ -64,7 +113,8 @@ def main() -> None:
     clock = Clock(len(x))
     told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.epoch())
     model.fit(x, y, batch_size=given.batch, epochs=given.epochs, callbacks=[told], verbose=2)
-    tell(clock.speed(), model.evaluate(x_test, y_test, verbose=0)[1])
+    size = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    tell(clock.speed(), model.evaluate(x_test, y_test, batch_size=given.test_batch, verbose=0)[1], size)
 
 
 main()

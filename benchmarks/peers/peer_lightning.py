@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import lightning
 import torch
-import torch.nn.functional as F
-from networks import network
+from networks import loss_of, network, size_of
 from protocol import Clock, arrays, job, tell
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -22,7 +23,7 @@ class Module(lightning.LightningModule):
         self.clock, self.right, self.seen = clock, 0, 0
 
     def training_step(self, batch: Pair, place: int) -> Tensor:
-        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        loss = loss_of(self.net(batch[0]), batch[1])
         self.log("loss", loss)
         return loss
 
@@ -30,8 +31,8 @@ class Module(lightning.LightningModule):
         self.clock.epoch()
 
     def test_step(self, batch: Pair, place: int) -> None:
-        self.right += int((self.net(batch[0]).argmax(1) == batch[1]).sum())
-        self.seen += len(batch[0])
+        self.right += int((self.net(batch[0]).argmax(-1) == batch[1]).sum())
+        self.seen += batch[1].numel()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
@@ -44,13 +45,14 @@ def main() -> None:
     clock = Clock(len(x))
     best = given.mode == "best"
     module = Module(given.workload, clock, compiled=best)
-    trainer = lightning.Trainer(
-        max_epochs=given.epochs, accelerator="cpu", precision="bf16-mixed" if best else "32-true", logger=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, DataLoader(TensorDataset(x, y), batch_size=given.batch, shuffle=True))
-    trainer.test(module, DataLoader(TensorDataset(x_test, y_test), batch_size=1000), verbose=False)
-    tell(clock.speed(), module.right / module.seen)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(
+            max_epochs=given.epochs, accelerator="cpu", precision="bf16-mixed" if best else "32-true", logger=False,
+            default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader(TensorDataset(x, y), batch_size=given.batch, shuffle=True))
+        trainer.test(module, DataLoader(TensorDataset(x_test, y_test), batch_size=given.test_batch), verbose=False)
+    tell(clock.speed(), module.right / module.seen, size_of(module))
 
 
 main()

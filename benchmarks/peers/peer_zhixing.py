@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from protocol import job, tell
 
@@ -17,14 +17,28 @@ ENCODERS = {
     "lstm": {"name": "lstm", "width": 64, "layers": 2},
     "transformer2": {"name": "transformer", "width": 128, "depth": 2, "heads": 4},
     "transformer6": {"name": "transformer", "width": 256, "depth": 6, "heads": 4},
+    "resnet18": {"name": "resnet18"},
 }
+DECODER = {
+    "name": "transformer", "width": 384, "depth": 6, "heads": 6, "positions": "learned", "feed_forward": "gelu_tanh",
+    "dropout": 0.0,
+}  # fmt: skip
+
+
+def columns(workload: str) -> dict[str, Any]:
+    """Which columns are read and which are predicted."""
+    if workload == "gpt":
+        return {"outputs": {"text": {"type": "text", "tokenizer": "byte", "length": 256, "decoder": DECODER}}}
+    return {
+        "inputs": {"image": {"type": "image", "encoder": ENCODERS[workload]}},
+        "outputs": {"label": {"type": "category"}},
+    }
 
 
 def main() -> None:
     given = job()
     raw = {
-        "inputs": {"image": {"type": "image", "encoder": ENCODERS[given.workload]}},
-        "outputs": {"label": {"type": "category"}},
+        **columns(given.workload),
         "training": {
             "epochs": given.epochs, "batch_size": given.batch, "optimizer": {"name": "adam", "lr": 1e-3},
             "schedule": {"name": "constant"},
@@ -34,12 +48,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = zx.train(given.data, recipe=raw, out=Path(folder) / "run", quiet=True)
         lines = [json.loads(line) for line in (run.path / "timings.jsonl").read_text("utf-8").splitlines()]
-        figures = json.loads((run.path / "evaluation.json").read_text("utf-8"))["outputs"]["label"]["metrics"]
+        outputs = json.loads((run.path / "evaluation.json").read_text("utf-8"))["outputs"]
+        size = json.loads((run.path / "environment.json").read_text("utf-8"))["parameters"]
+    figures = next(iter(outputs.values()))["metrics"]
     # Lines are of equally many steps; those of the first epoch warm up.
     steps = lines[-1]["step"]
     kept = [line["rows_per_second"] for line in lines if line["step"] > steps / given.epochs]
-    tell(len(kept) / sum(1 / speed for speed in kept), figures["accuracy"])
+    accuracy = figures["token_accuracy"] if given.workload == "gpt" else figures["accuracy"]
+    tell(len(kept) / sum(1 / speed for speed in kept), accuracy, size)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -168,8 +168,9 @@ class Run(RunFolder):
     def export(self, form: str = "onnx", *, source: Any = None, out: Path | str | None = None, **wanted: Any) -> Path:
         """Files that another runtime reads without this package; gives their folder, ``export/onnx`` in the run's own.
 
-        ``form`` is ``onnx``, ``torch``, ``openvino`` or ``huggingface``. Answers are compared on the rows of a source,
-        or on held-out rows of the run's own data; ``wanted`` may hold the ``tolerance`` and the ``most`` rows.
+        ``form`` is ``onnx``, ``torch``, ``openvino``, ``huggingface``, ``executorch`` or ``litert``. Answers are
+        compared on the rows of a source, or on held-out rows of the run's own data; ``wanted`` may hold the
+        ``tolerance`` and the ``most`` rows.
 
         Raises:
             UsageError: the model cannot be written so, or its answers differ by more than the tolerance.

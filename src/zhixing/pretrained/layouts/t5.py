@@ -108,18 +108,21 @@ class T5(Layout):
     def begin(self, library: Any, found: int) -> int:
         return self.number("decoder_start_token_id", "pad_token_id", default=0)
 
-    def words(self) -> Tensor:
-        return self.read("shared.weight" if self.has("shared.weight") else "encoder.embed_tokens.weight")
+    def words(self, role: Role) -> Tensor:
+        """One table for both sides, but where they were written apart."""
+        own, shared = f"{role}.embed_tokens.weight", "shared.weight"
+        tied = self.config.get("tie_word_embeddings", True)
+        return self.rows(self.read(own if self.has(own) and not (tied and self.has(shared)) else shared))
 
     def tensor(self, role: Role, name: str, own: Tensor) -> Tensor:
         root = math.sqrt(own.shape[-1])
         if name == "steps.embedding.weight":  # our encoder multiplies tokens by the root of the width
-            return self.rows(self.words()) / root
+            return self.words("encoder") / root
         if name == "embed.weight":
-            return self.rows(self.words())
+            return self.words("decoder")
         if name == "out.weight":
             scaled = self.config.get("scale_decoder_outputs", self.config.get("tie_word_embeddings", True))
-            out = self.rows(self.read("lm_head.weight") if self.has("lm_head.weight") else self.words())
+            out = self.rows(self.read("lm_head.weight")) if self.has("lm_head.weight") else self.words("decoder")
             return out / root if scaled else out
         found = super().tensor(role, name, own)
         return found * math.sqrt(self.number("d_kv")) if name.endswith("query.weight") else found
