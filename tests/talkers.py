@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from test_pretrained import LLAMA, ROWS, SIZES, byte_tokenizer, save
+from published_models import LLAMA, ROWS, SIZES, byte_tokenizer, save
 
 __all__ = ["PAIRS", "QUESTIONS", "TRAINING", "talker"]
 

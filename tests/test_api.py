@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from own_encoder import Mean
 from PIL import Image as Pillow
-from test_model import Mean
 
 import zhixing as zx
 from zhixing.errors import DataError, RecipeError, RunError, UsageError

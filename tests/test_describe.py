@@ -85,7 +85,7 @@ def test_without_a_target_the_columns_are_told(tmp_path: Path) -> None:
 
 
 def test_a_run_and_one_with_an_encoder_of_ones_own(run: zx.Run, tmp_path: Path) -> None:
-    from test_model import Mean
+    from own_encoder import Mean
 
     facts = describe(str(run.path), {}, console=QUIET)
     assert facts["finished"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contract import CPU, PAIRS, fits, ready, recipe_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_contract import CPU, PAIRS, fits, ready, recipe_of
 from torch import nn
 
 import zhixing as zx
@@ -313,7 +313,7 @@ def memory_parts_of(run: zx.Run) -> dict[str, int]:
 
 
 def test_an_encoder_of_ones_own_is_counted(digits: dict[str, Any], tmp_path: Path) -> None:
-    from test_model import Mean
+    from own_encoder import Mean
 
     run = zx.train(digits, encoder=Mean(), epochs=1, out=tmp_path / "r")
     told = json.loads((run.path / "estimate.json").read_text("utf-8"))
@@ -323,7 +323,7 @@ def test_an_encoder_of_ones_own_is_counted(digits: dict[str, Any], tmp_path: Pat
 
 
 def test_an_encoder_that_cannot_be_followed_trains_all_the_same(digits: dict[str, Any], tmp_path: Path) -> None:
-    from test_model import Mean
+    from own_encoder import Mean
 
     class Peeking(Mean):
         def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> Any:

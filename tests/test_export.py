@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import contract
 import numpy as np
 import pytest
 import soundfile
-import test_contract as contract
 import torch
-from test_contract import made, ready
+from contract import made, ready
 
 import zhixing as zx
 from zhixing.columns import COLUMNS

@@ -12,17 +12,16 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
 
 import numpy as np
+import published_marian as marian
 import pytest
 import soundfile
-import test_marian as marian
 import torch
 import transformers
 from PIL import Image
+from published_files import write_llama
+from published_models import publish, save
 from safetensors.torch import load_file
 from talkers import PAIRS, QUESTIONS, TRAINING, talker
-from test_pretrained import BERTS, DECODERS, byte_tokenizer, save
-from test_pretrained import PAIRS as STACKS
-from test_pretrained_files import write_llama
 from torch import nn
 
 import zhixing as zx
@@ -68,21 +67,7 @@ def folder_of(family: str, folder: Path) -> Path:
         return folder / "model.gguf"
     if family in PICTURES:
         return save(PICTURES[family](), folder)
-    save((BERTS | DECODERS | STACKS)[family](), folder)
-    if family in STACKS:
-        special = ["<pad>", "</s>", "<unk>", "<|startoftranscript|>", "<|notimestamps|>"]
-        library, names = byte_tokenizer(special, "$A </s>"), {"pad_token": "<pad>", "eos_token": "</s>"}
-    elif family in BERTS:
-        start, end = ("<s>", "</s>") if family == "roberta" else ("[CLS]", "[SEP]")
-        padding = "<pad>" if family == "roberta" else "[PAD]"
-        names = {"cls_token": start, "sep_token": end, "pad_token": padding, "unk_token": "<unk>"}
-        library = byte_tokenizer([start, padding, end, "<unk>", "<mask>"], f"{start} $A {end}")
-    else:
-        names = {"bos_token": "<s>", "eos_token": "</s>"}
-        library = byte_tokenizer(["<unk>", "<s>", "</s>"])
-    library.save(str(folder / "tokenizer.json"))
-    (folder / "special_tokens_map.json").write_text(json.dumps(names), "utf-8")
-    return folder
+    return publish(family, folder)
 
 
 def films(folder: Path, *columns: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import published_marian as marian
 import pytest
-import test_marian as marian
 import torch
 from PIL import Image
 

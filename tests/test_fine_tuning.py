@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import same_bits
+from published_reader import reader
 from safetensors.torch import load_file, save_file
-from test_pretrained_run import reader
 from torch import Tensor, nn
 
 import zhixing as zx

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pretrained import LLAMA, byte_tokenizer, save
+from published_models import LLAMA, byte_tokenizer, save
 from tokenizers import Tokenizer as Library
 from torch import nn
 

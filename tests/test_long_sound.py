@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_pretrained import byte_tokenizer, save
+from published_models import byte_tokenizer, save
 from torch import Tensor
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 

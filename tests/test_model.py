@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from own_encoder import Mean
 from torch import Tensor, nn
 
 from zhixing.data.batches import Batch, ColumnBatch
 from zhixing.errors import UsageError
 from zhixing.model import Model
-from zhixing.models.encoding import Encoder, Encoding
 from zhixing.run import build_model
 from zhixing.verbs.collect import EXACT, collect
 
@@ -182,17 +182,6 @@ def test_values_that_are_handed_on_are_what_the_modules_would_give(two: Any) -> 
 
 
 # Encoders of one's own -----------------------------------------------------------------------------------------------
-
-
-class Mean(Encoder):
-    def __init__(self, width: int = 1) -> None:
-        super().__init__()
-        self.width = self.token_width = width
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def forward(self, values: Tensor, mask: Tensor | None = None) -> Encoding:
-        pooled = values.flatten(1).mean(1, keepdim=True) * self.scale
-        return Encoding(pooled, pooled[:, None])
 
 
 def test_an_encoder_of_ones_own_is_looked_at_before_anything_is_trained(pictures: Callable[..., Any]) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...layers.positions import sinusoids
+from .bart import BLOCK, blocks
 from .bert import TEXT
 from .layout import Layout, Part, Plan, Role
-from .whisper import BLOCK
 
 __all__ = ["Marian"]
 
@@ -70,27 +70,14 @@ class Marian(Layout):
         self.scaled = bool(self.config.get("scale_embedding", False))
         self.tied = bool(self.config.get("tie_word_embeddings", True))
 
-    def blocks(self, side: str) -> dict[str, Any]:
-        return {
-            "width": self.number("d_model"),
-            "depth": self.number(f"{side}_layers"),
-            "heads": self.number(f"{side}_attention_heads"),
-            "hidden": self.number(f"{side}_ffn_dim"),
-            "feed_forward": self.activation("activation_function"),
-            "norm": "layer",
-            "norm_first": False,
-            "norm_input": False,
-            "eps": 1e-5,
-            "bias": True,
-        }
-
     def encoder(self) -> Plan:
-        fixed = {**self.blocks("encoder"), "positions": "learned", "causal": False}
+        fixed = {**blocks(self, "encoder"), "norm_first": False, "positions": "learned", "causal": False}
         return Plan("transformer", fixed, {"pooling": "mean", "dropout": self.dropout()}, TEXT)
 
     def decoder(self) -> Plan:
         fixed = {
-            **self.blocks("decoder"),
+            **blocks(self, "decoder"),
+            "norm_first": False,
             "positions": "sinusoidal",
             "tie": self.scaled and self.tied,
             "score_bias": self.has("final_logits_bias"),

@@ -9,27 +9,13 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from .bart import BLOCK, blocks
 from .bert import TEXT
 from .layout import Layout, Part, Plan, Role
 
 __all__ = ["Whisper"]
 
 MULTILINGUAL = 51865  # tokens from which on there are languages to choose among
-BLOCK = {
-    "attention.norm": "self_attn_layer_norm",
-    "attention.branch.query": "self_attn.q_proj",
-    "attention.branch.key": "self_attn.k_proj",
-    "attention.branch.value": "self_attn.v_proj",
-    "attention.branch.out": "self_attn.out_proj",
-    "cross.norm": "encoder_attn_layer_norm",
-    "cross.branch.query": "encoder_attn.q_proj",
-    "cross.branch.key": "encoder_attn.k_proj",
-    "cross.branch.value": "encoder_attn.v_proj",
-    "cross.branch.out": "encoder_attn.out_proj",
-    "feed_forward.norm": "final_layer_norm",
-    "feed_forward.branch.up": "fc1",
-    "feed_forward.branch.down": "fc2",
-}
 
 
 class Whisper(Layout):
@@ -62,19 +48,7 @@ class Whisper(Layout):
     def blocks(self, side: str) -> dict[str, Any]:
         if self.config.get("scale_embedding"):
             raise UsageError("scaled vectors of tokens are not known of Whisper", place=self.files.path)
-        return {
-            "width": self.number("d_model"),
-            "depth": self.number(f"{side}_layers"),
-            "heads": self.number(f"{side}_attention_heads"),
-            "hidden": self.number(f"{side}_ffn_dim"),
-            "feed_forward": self.activation("activation_function"),
-            "norm": "layer",
-            "norm_first": True,
-            "norm_input": False,
-            "eps": 1e-5,
-            "bias": True,
-            "positions": "learned",
-        }
+        return {**blocks(self, side), "norm_first": True, "positions": "learned"}
 
     def encoder(self) -> Plan:
         sound = {
