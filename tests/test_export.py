@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import contract
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from contract import made, ready
+from exported import graph_of, variants
 
 import zhixing as zx
 from zhixing.columns import COLUMNS
-from zhixing.data.batches import Batch, ColumnBatch
+from zhixing.data.batches import Batch
 from zhixing.export.graph import Graph
 from zhixing.export.onnx import open_onnx, write_onnx
 from zhixing.export.torch import open_torch, write_torch
@@ -38,33 +37,6 @@ QUICK = {
 
 def test_all_encoders_are_meant() -> None:
     assert {encoder for _, encoder, _ in PAIRS} == set(ENCODERS)
-
-
-def graph_of(kind: str, encoder: str, head: str) -> tuple[Graph, Batch]:
-    model, batch = made(kind, encoder, head)
-    columns, _ = ready(kind, 64 if encoder == "alexnet" else 32) if kind == "image" else ready(kind)
-    return Graph(columns, model), batch
-
-
-def longer(batch: Batch, more: int) -> Batch:
-    """The same rows with padding behind; or, with less than 0, without their last steps."""
-
-    def changed(column: ColumnBatch) -> ColumnBatch:
-        values, mask = column
-        if mask is None or mask.ndim < 2:
-            return column
-        if more < 0:
-            return ColumnBatch(values[:, :more], mask[:, :more])
-        pad = [torch.zeros(len(part), more, *part.shape[2:], dtype=part.dtype) for part in (values, mask)]
-        return ColumnBatch(torch.cat([values, pad[0]], 1), torch.cat([mask, pad[1]], 1))
-
-    return Batch({name: changed(column) for name, column in batch.columns.items()}, batch.rows)
-
-
-def variants(batch: Batch) -> Iterator[Batch]:
-    """Other sizes and other lengths than those that the exporter saw."""
-    yield from (batch, batch.part(0, 1), batch.part(1, 3), longer(batch, 4), longer(batch.part(2, 5), 1))
-    yield longer(batch, -2)
 
 
 def furthest(graph: Graph, batch: Batch, path: Path) -> float:

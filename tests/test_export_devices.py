@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from exported import RECIPE, agree, graph_of, pairs, read, table, variants
 from hypothesis import given
 from hypothesis import strategies as st
-from test_export import graph_of, variants
-from test_export_run import RECIPE, agree, pairs, read, table
 
 import zhixing as zx
 from zhixing.errors import MissingExtraError, UsageError

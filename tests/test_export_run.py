@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import published_marian as marian
 import pytest
 import torch
+from exported import RECIPE, SMALL, agree, pairs, read, table
 from PIL import Image
 
 import zhixing as zx
@@ -26,47 +26,6 @@ from zhixing.export.command import rows_for
 from zhixing.export.export import export
 from zhixing.layers.recurrent import Recurrent
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-SMALL = {"epochs": 1, "batch_size": 16, "threads": 1}
-
-
-def table(path: Path) -> Path:
-    """Numbers with gaps, classes, dates, words and their history; hard cells among them."""
-    random, file = np.random.default_rng(0), path / "table.jsonl"
-    with file.open("w", encoding="utf-8") as out:
-        for row in range(60):
-            cells: dict[str, Any] = {
-                "age": None if row % 9 == 4 else float(random.integers(18, 80)),
-                "city": ["Paris", "Rome", None, "Ulm"][row % 4],
-                "day": f"20{10 + row % 15}-{1 + row % 12:02d}-{1 + row % 28:02d}",
-                "note": " ".join(map(str, random.choice(["Don't", "über", "good", "!", "bad"], 1 + row % 6))),
-                "basket": [str(item) for item in random.choice(["tea", "milk", "jam"], 1 + row % 4)],
-                "walk": [[float(x), None if row % 7 == 3 and step == 1 else 1.0] for step, x in
-                         enumerate(random.normal(size=2 + row % 5))],
-            }  # fmt: skip
-            cells |= {
-                "label": "yes" if row % 3 else "no",
-                "price": float(np.exp(row / 20)),
-                "tags": ["x", "y"][: row % 3],
-            }
-            out.write(json.dumps(cells, ensure_ascii=False) + "\n")
-    return file
-
-
-RECIPE: dict[str, Any] = {
-    "inputs": {
-        "age": {"type": "number"}, "city": {"type": "category"}, "day": {"type": "date"},
-        "note": {"type": "text", "tokenizer": "bpe", "vocabulary": 300, "encoder": {"name": "bag", "width": 8}},
-        "basket": {"type": "history", "encoder": {"name": "bag", "width": 8}},
-        "walk": {"type": "series", "encoder": {"name": "gru", "width": 8}},
-    },
-    "outputs": {
-        "label": {"type": "category"}, "tags": {"type": "tags"},
-        "price": {"type": "number", "scale": "quantile", "loss": "quantile"},
-    },
-    "training": SMALL,
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> zx.api.Run:
@@ -78,33 +37,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> zx.api.Run:
 def exported(run: zx.api.Run) -> Path:
     main(["export", str(run.path)])
     return run.path / "export" / "onnx"
-
-
-def read(reader: str, model: Path, *inputs: Path) -> list[dict[str, Any]]:
-    """What an example reader prints, in a process that cannot import this package."""
-    program = (
-        "import sys, runpy\n"
-        "class No:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'zhixing': raise ImportError('not this package')\n"
-        f"sys.meta_path.insert(0, No()); sys.path.insert(0, {str(EXAMPLES)!r}); sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(EXAMPLES / reader), str(model), *map(str, inputs)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        for name, value in one.items():
-            if isinstance(value, float):
-                assert math.isclose(value, other[name], rel_tol=1e-4, abs_tol=1e-4), (name, value, other[name])
-            else:
-                assert value == other[name], name
 
 
 def test_python_exports_runs_whose_data_are_in_memory(tmp_path: Path) -> None:
@@ -177,15 +109,6 @@ TEXTS: dict[str, dict[str, Any]] = {
     "gru": {"name": "gru", "width": 16},
     "ctc": {"name": "ctc"},
 }
-
-
-def pairs(path: Path, *, alone: bool) -> Path:
-    file = path / "pairs.jsonl"
-    with file.open("w", encoding="utf-8") as out:
-        for row in range(40):
-            words = " ".join(["un", "dos", "tres"][(row + step) % 3] for step in range(2 + row % 3))
-            out.write(json.dumps({"to": words} if alone else {"from": words.upper(), "to": words}) + "\n")
-    return file
 
 
 @pytest.mark.parametrize(
