@@ -67,6 +67,15 @@ def test_all_that_is_wrong_is_told_at_once_with_the_nearest_name() -> None:
     assert len(message.splitlines()) == 10
 
 
+def test_a_setting_that_stands_deeper_is_named_with_its_path() -> None:
+    assert problems(training={"lr": 0.1}) == [
+        "training.lr: there is no such setting. Did you mean 'training.optimizer.lr'?"
+    ]
+    raw: dict[str, Any] = {**SMALL, "epochs": 3}
+    with pytest.raises(RecipeError, match=r"epochs: there is no such setting. Did you mean 'training\.epochs'"):
+        recipe_of(raw)
+
+
 @pytest.mark.parametrize(
     ("parts", "pattern"),
     [

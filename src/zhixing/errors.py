@@ -105,11 +105,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("adamm", ["adam", "sgd"])
     "Did you mean 'adam'?"
+    >>> did_you_mean("cnm", ["tcn", "cnn"])
+    "Did you mean 'cnn'?"
     >>> did_you_mean("lion", ["adam", "sgd"])
     'Known: adam, sgd.'
     """
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, known, n=8, cutoff=0.6)
+    # Among equals that which begins alike: few mistype the first letter.
+    close.sort(key=lambda name: (-difflib.SequenceMatcher(None, name, word).ratio(), name[:1] != word[:1]))
     if not close:  # written in another case
         close = [name for name in known if name.casefold() == word.casefold()][:1]
     if close:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
 
 from .errors import did_you_mean
 
@@ -29,7 +30,11 @@ def line_of(item: Any, raw: Any, model: type[BaseModel]) -> tuple[str, str]:
     path = ".".join(readable_path(location, raw, keep_last=kind in ("missing", "extra_forbidden"))) or "recipe"
     value = item["input"]
     if kind == "extra_forbidden":
-        return path, f"there is no such setting. {did_you_mean(str(location[-1]), known_at(location[:-1], model))}"
+        word, at = str(location[-1]), known_at(location[:-1], model)
+        deeper = next((name for name, field in at.items() if has(field.annotation, word)), None)
+        if deeper is not None:
+            return path, f"there is no such setting. Did you mean '{path.removesuffix(word)}{deeper}.{word}'?"
+        return path, f"there is no such setting. {did_you_mean(word, at)}"
     if kind == "missing":
         return path, "has to be given"
     names = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected") or "")
@@ -58,15 +63,19 @@ def readable_path(location: list[Any], raw: Any, *, keep_last: bool) -> list[str
     return out
 
 
-def known_at(location: list[Any], model: type[BaseModel]) -> list[str]:
+def known_at(location: list[Any], model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The settings that exist at a place of the recipe."""
     here: Any = model
     for part in location:
         here = step_into(here, part)
     while get_origin(here) is Annotated:
         here = get_args(here)[0]
-    fields = getattr(here, "model_fields", None)
-    return list(fields) if fields else []
+    return dict(getattr(here, "model_fields", {}))
+
+
+def has(here: Any, name: str) -> bool:
+    """Whether a type, or one of those to choose from, has this setting."""
+    return name in getattr(here, "model_fields", {}) or any(has(member, name) for member in get_args(here))
 
 
 def step_into(here: Any, part: Any) -> Any:

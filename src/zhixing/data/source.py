@@ -111,7 +111,7 @@ def open_word(word: str) -> Table:
         if word in names:
             return catalogue.load(word)
         raise DataError(
-            f"{word!r} is neither a file or folder here nor a name of the catalogue",
+            f"{word!r} is no file or folder here and no name of the catalogue",
             mend=did_you_mean(word, near(word, Path(), names) or names),
         )
     return open_path(Path(path), encoding)
