@@ -12,6 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpt import SIZES, Size, operations
 from benchmarks.peers.__main__ import beside
 from benchmarks.peers.workloads import WORKLOADS
 
@@ -33,6 +34,23 @@ def test_multiplications_are_those_that_torch_counts(programs: dict[str, ModuleT
     with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         model(row)
     assert counted.get_total_flops() == 2 * WORKLOADS[workload].multiplications
+
+
+def test_operations_of_a_token_are_those_that_torch_counts(programs: dict[str, ModuleType]) -> None:
+    """But for biases and norms, which are counted as if they were multiplied."""
+    size = Size(width=256, layers=2, heads=4, length=128, vocabulary=1000)
+    model = programs["networks"].GPT(size.width, size.layers, size.length, size.heads, size.vocabulary)
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, size.length, dtype=torch.int64)).sum().backward()
+    expected = operations(size, programs["networks"].size_of(model)) * size.length
+    assert counted.get_total_flops() == pytest.approx(expected, rel=0.01)
+
+
+def test_the_shape_of_gpt_2_has_its_number_of_parameters(programs: dict[str, ModuleType]) -> None:
+    with torch.device("meta"):
+        size = SIZES["124"]
+        model = programs["networks"].GPT(size.width, size.layers, size.length, size.heads, size.vocabulary)
+    assert programs["networks"].size_of(model) == 124_439_808  # as that of the published weights
 
 
 def test_a_causal_network_reads_nothing_that_comes_later(programs: dict[str, ModuleType]) -> None:

@@ -47,19 +47,21 @@ class Classifier(nn.Module):
 class GPT(nn.Module):
     """A causal Transformer over bytes: learned places, and one table for tokens read and tokens scored."""
 
-    def __init__(self, width: int = 384, depth: int = 6, length: int = 256) -> None:
+    def __init__(
+        self, width: int = 384, depth: int = 6, length: int = 256, heads: int = 6, vocabulary: int = VOCABULARY
+    ) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(VOCABULARY, width), nn.Embedding(length, width)
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
         for table in (self.tokens, self.places):
             nn.init.normal_(table.weight, std=0.02)
         block = nn.TransformerEncoderLayer(
-            width, 6, 4 * width, dropout=0.0, activation=nn.GELU("tanh"), batch_first=True, norm_first=True
+            width, heads, 4 * width, dropout=0.0, activation=nn.GELU("tanh"), batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(block, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.tokens(x) + self.places(torch.arange(x.shape[1]))
+        hidden = self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device))
         return F.linear(self.blocks(hidden, mask=self.mask, is_causal=True), self.tokens.weight)
 
 
