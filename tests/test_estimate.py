@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +190,11 @@ def test_billions_of_parameters_take_no_memory() -> None:
 def test_memory_of_this_process_is_seen() -> None:
     machine.watch_peak()
     before = machine.resident_bytes()
-    held = np.ones(40 << 17)  # 40 MiB
+    held = mmap.mmap(-1, 40 << 20)  # fresh pages: an array may be given some that the process holds already
+    held.write(b"1" * (40 << 20))
     assert machine.resident_bytes() - before > 30 << 20
     assert machine.watched_peak() >= before + (30 << 20)
-    del held
+    held.close()
     assert machine.peak_bytes() >= machine.resident_bytes()
     free = machine.host_free()
     assert free is None or 0 < free < 1 << 50
