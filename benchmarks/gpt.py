@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import tempfile
@@ -136,7 +135,6 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and set(given.size) != {"tiny"}:
         raise SystemExit("there is no GPU here: --size tiny shows that all sides run")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for name in given.size:
         line = compare(name, [side for side in SIDES if side in given.side], given, device)
         print(json.dumps({"versions": versions("torch"), **line}), flush=True)

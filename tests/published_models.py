@@ -102,6 +102,11 @@ DECODERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA, head_dim=8)),
 }
 T5 = {"d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 3, "vocab_size": ROWS}
+WHISPER = {
+    "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "vocab_size": ROWS, "max_source_positions": 1500,
+    "max_target_positions": 40, "decoder_start_token_id": 3, "pad_token_id": 1, "eos_token_id": 1, "bos_token_id": 1,
+}  # fmt: skip
 STACKS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "t5": lambda: transformers.T5ForConditionalGeneration(
         transformers.T5Config(**T5, decoder_start_token_id=0, num_decoder_layers=3)
@@ -109,24 +114,7 @@ STACKS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "t5-1.1": lambda: transformers.T5ForConditionalGeneration(
         transformers.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
     ),
-    "whisper": lambda: transformers.WhisperForConditionalGeneration(
-        transformers.WhisperConfig(
-            d_model=16,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=24,
-            decoder_ffn_dim=24,
-            vocab_size=ROWS,
-            max_source_positions=1500,
-            max_target_positions=40,
-            decoder_start_token_id=3,
-            pad_token_id=1,
-            eos_token_id=1,
-            bos_token_id=1,
-        )
-    ),
+    "whisper": lambda: transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**WHISPER)),
 }
 
 

@@ -71,6 +71,7 @@ def test_a_setting_that_stands_deeper_is_named_with_its_path() -> None:
     assert problems(training={"lr": 0.1}) == [
         "training.lr: there is no such setting. Did you mean 'training.optimizer.lr'?"
     ]
+    assert problems(smoothing=0.1)[0].startswith("smoothing: there is no such setting. Known: ")  # of which output?
     raw: dict[str, Any] = {**SMALL, "epochs": 3}
     with pytest.raises(RecipeError, match=r"epochs: there is no such setting. Did you mean 'training\.epochs'"):
         recipe_of(raw)

@@ -9,11 +9,11 @@ import json
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from networks import GPT, loss_of, size_of
+from protocol import peak
 from torch import Tensor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,14 +79,6 @@ def trainer(sizes: Sizes, batch: int, steps: int, best: bool) -> tuple[float, in
     return times[1] - times[0], size_of(model)
 
 
-def peak() -> int:
-    """Bytes that were held at most: on the device, or else of the process."""
-    if DEVICE == "cuda":
-        return torch.cuda.max_memory_allocated()
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
 def main() -> None:
     side, *numbers = sys.argv[1:]
     width, layers, heads, length, vocabulary, batch, steps = map(int, numbers)
@@ -96,7 +88,8 @@ def main() -> None:
         loop(sizes, batch, steps) if side == "loop" else trainer(sizes, batch, steps, side.endswith("best"))
     )
     speed = (steps - steps // 2) * batch * length / seconds
-    print(json.dumps({"tokens_per_second": speed, "peak_memory": peak(), "parameters": parameters}), flush=True)
+    held = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else peak()
+    print(json.dumps({"tokens_per_second": speed, "peak_memory": held, "parameters": parameters}), flush=True)
 
 
 main()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["VOCABULARY", "Clock", "Job", "arrays", "job", "tell"]
+__all__ = ["VOCABULARY", "Clock", "Job", "arrays", "job", "peak", "tell"]
 
 BEGIN, END, SPECIAL = 2, 3, 4  # bytes of a text come after four special tokens
 VOCABULARY = SPECIAL + 256
@@ -75,9 +75,13 @@ class Clock:
         return self.rows * (len(self.ends) - 2) / (self.ends[-1] - self.ends[1])
 
 
-def tell(speed: float, accuracy: float, parameters: int) -> None:
-    """The last line. Peak memory is of this program alone: ru_maxrss would begin with what its parent had."""
+def peak() -> int:
+    """Bytes that this program alone held at most: ru_maxrss would begin with what its parent had."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    figures = {"rows_per_second": speed, "accuracy": float(accuracy), "peak_memory": peak, "parameters": parameters}
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def tell(speed: float, accuracy: float, parameters: int) -> None:
+    """The last line."""
+    figures = {"rows_per_second": speed, "accuracy": float(accuracy), "peak_memory": peak(), "parameters": parameters}
     print(json.dumps(figures), flush=True)

@@ -74,7 +74,9 @@ def known_at(location: list[Any], model: type[BaseModel]) -> dict[str, FieldInfo
 
 
 def has(here: Any, name: str) -> bool:
-    """Whether a type, or one of those to choose from, has this setting."""
+    """Whether a type, or one of those to choose from, has this setting. Below a mapping a name stands between."""
+    if get_origin(here) in (dict, list, tuple):
+        return False
     return name in getattr(here, "model_fields", {}) or any(has(member, name) for member in get_args(here))
 
 
