@@ -27,7 +27,7 @@ from zhixing.data.source_idx import read_idx_array
 
 from .data import fashion_mnist
 from .emails import emails
-from .fine_tune import subject_and_body
+from .fine_tune import as_it_came
 
 
 class Task(NamedTuple):
@@ -51,7 +51,7 @@ def drawn(labels: list[Any], places: list[int], count: int, seed: int) -> list[i
 
 
 def email_tables(folder: Path, part: str, seed: int) -> tuple[Path, Path]:
-    rows = [{**row, "text": subject_and_body(row["text"])} for row in emails()[1]]
+    rows = [{**row, "text": as_it_came(row["text"])} for row in emails()[1]]
     if part == "validation":  # which are few: every fourth training row is one more
         rows = [{**row, "split": part} if row["split"] == "train" and n % 4 == 1 else row for n, row in enumerate(rows)]
     known = [place for place, row in enumerate(rows) if row["split"] == "train"]
