@@ -168,9 +168,10 @@ def right(truth: Truth, problem: Problem) -> bool:
     if problem.column == "" and problem.place in truth.lost:
         row, way = truth.lost[problem.place]
         return problem.row == row and way.reason in problem.reason and problem.fatal
-    way, place = truth.expected.get((problem.row, problem.column), (None, ""))
-    if way is None:
+    expected = truth.expected.get((problem.row, problem.column))
+    if expected is None:
         return False
+    way, place = expected
     return way.reason in problem.reason and problem.place == place and problem.fatal == way.fatal
 
 

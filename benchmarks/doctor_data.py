@@ -168,7 +168,8 @@ def tones(folder: Path, *, change: Callable[[int, np.ndarray], np.ndarray] = lam
         elif kind == "chirp":
             wave = np.sin(2 * np.pi * (pitch + 900 * time) * time)
         else:
-            wave = sum(np.sin(2 * np.pi * pitch * n * time + random.uniform(0, 6)) / n for n in range(1, 6)) / 2
+            overtones = [np.sin(2 * np.pi * pitch * n * time + random.uniform(0, 6)) / n for n in range(1, 6)]
+            wave = np.sum(overtones, axis=0) / 2
         wave = level * wave + 0.01 * random.normal(size=4000)
         path = folder / f"{row:04}.wav"
         soundfile.write(path, change(row, wave).clip(-1, 1), 8000, subtype="PCM_16")

@@ -80,7 +80,8 @@ class Root(Plain):
 
     def body(self, x: Tensor) -> Tensor:
         hidden = F.relu(self.first(x) - 20)
-        return self.second(hidden / hidden.square().sum(1, keepdim=True).sqrt())
+        out: Tensor = self.second(hidden / hidden.square().sum(1, keepdim=True).sqrt())
+        return out
 
 
 class Dead(Plain):
@@ -102,7 +103,8 @@ class Saturated(Plain):
             self.first.weight.mul_(300.0)
 
     def body(self, x: Tensor) -> Tensor:
-        return self.second(self.tanh(self.first(x)))
+        out: Tensor = self.second(self.tanh(self.first(x)))
+        return out
 
 
 class Loud(Plain):
@@ -125,7 +127,8 @@ class Vanishing(Plain):
         x = torch.sigmoid(self.first(x))
         for layer in self.deep:
             x = torch.sigmoid(layer(x))
-        return self.second(x)
+        out: Tensor = self.second(x)
+        return out
 
 
 class Exploding(Plain):
@@ -134,16 +137,18 @@ class Exploding(Plain):
 
     def __init__(self, features: int, width: int = 32, vocabulary: int = 0) -> None:
         super().__init__(features, width, vocabulary)
-        self.deep = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(14))
+        deep = [nn.Linear(width, width, bias=False) for _ in range(14)]
+        self.deep = nn.ModuleList(deep)
         with torch.no_grad():
-            for layer in self.deep:
+            for layer in deep:
                 layer.weight.copy_(3.0 * nn.init.orthogonal_(torch.empty(width, width)))
 
     def body(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.first(x))
         for layer in self.deep:
             x = layer(x)
-        return self.second(torch.sin(x))
+        out: Tensor = self.second(torch.sin(x))
+        return out
 
 
 class AlwaysDropping(Plain):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -468,7 +469,9 @@ def forecast(_: Path) -> Subject:
 def films(_: Path) -> Subject:
     lines = movielens().read_text("utf-8").splitlines()
     rows = [line.split(",") for line in lines[1:] if int(line.split(",")[0]) < 120]
-    source = {name: [row[place] for row in rows] for place, name in enumerate(lines[0].split(","))}
+    source: dict[str, list[Any]] = {
+        name: [row[place] for row in rows] for place, name in enumerate(lines[0].split(","))
+    }
     source["time"] = [float(one) for one in source["time"]]
     recipe = {
         "data": {"reshape": {"name": "history", "user": "user", "item": "item", "time": "time", "length": 20},
@@ -484,7 +487,7 @@ def films(_: Path) -> Subject:
 @healthy("table: ratings of films")
 def ratings(_: Path) -> Subject:
     lines = movielens().read_text("utf-8").splitlines()[1:4001]
-    user, item, stars, _ = zip(*(line.split(",") for line in lines), strict=True)
+    user, item, stars, _when = zip(*(line.split(",") for line in lines), strict=True)
     return Subject(
         {"user": list(user), "item": list(item), "rating": [float(one) for one in stars]},
         {"inputs": {"user": {"type": "category"}, "item": {"type": "category"}},

@@ -71,7 +71,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.recipes:
-            measure(name, *known[name](), arguments.formats, Path(folder))
+            source, recipe = known[name]()
+            measure(name, source, recipe, arguments.formats, Path(folder))
 
 
 if __name__ == "__main__":

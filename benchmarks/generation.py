@@ -58,7 +58,7 @@ class Timed(NamedTuple):
         return len(self.tokens) * len(self.moments) / self.moments[-1]
 
 
-class Clock(transformers.StoppingCriteria):  # type: ignore[misc]
+class Clock(transformers.StoppingCriteria):
     """Never stops; notes when it is asked, which is after each token."""
 
     def __init__(self) -> None:

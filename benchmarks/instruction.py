@@ -95,7 +95,7 @@ def largest_differences(run: zx.Run, source: Path) -> dict[str, float]:
     with torch.inference_mode():
         encoding = run.model.encode(batch)
         target = batch.columns["answer"].values.clamp(min=0)
-        merged, unmerged = (model.head("answer").decoder(encoding, target) for model in (run.model, adapted.model))  # type: ignore[operator, union-attr]
+        merged, unmerged = (model.head("answer").decoder(encoding, target) for model in (run.model, adapted.model))  # type: ignore[operator]
     said = target.clamp(min=1).unsqueeze(-1)
     own, other = (scores.log_softmax(-1).gather(-1, said)[target > 0] for scores in (merged, unmerged))
     return {
@@ -147,7 +147,7 @@ def preference(rows: list[dict[str, str]], count: int, folder: Path) -> dict[str
     pairs = preferences(rows, count)
     more = {"data": {"reshape": "preference"}, "output": {"loss": {"name": "dpo", "beta": 0.1}}}
     told = taught(write(pairs, folder / "preferences.jsonl"), folder / "preferred", more)
-    figures = {}
+    figures = dict[str, Any]()
     for when in ("before", "after"):
         found = told.pop(when)
         figures |= {f"{name}_{when}": round(found[name], 4) for name in ("margin", "preferred")}

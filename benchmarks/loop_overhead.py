@@ -33,7 +33,7 @@ from zhixing.training.checkpoint import Writer
 from zhixing.training.loop import Hooks, Loop, Options, Validation
 from zhixing.training.optimizers import adamw
 from zhixing.training.precision import Precision, choose_precision, count_multiplications
-from zhixing.training.schedules import SCHEDULES
+from zhixing.training.schedules import Constant
 from zhixing.verbs.collect import collect, validation
 
 MODELS: dict[str, tuple[dict[str, object], dict[str, object], int, int]] = {  # encoder, picture, rows, epochs
@@ -63,7 +63,7 @@ class Bare:
         with torch.no_grad():
             self.x, _ = model.stems[0](prepared.columns["image"].values[rows])
         self.y = prepared.columns["label"].values[rows]
-        self.net = torch.nn.Sequential(model.encoders[0], Pooled(), model.heads[0].linear)  # type: ignore[union-attr]
+        self.net = torch.nn.Sequential(model.encoders[0], Pooled(), model.heads[0].linear)  # type: ignore[arg-type]
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
         self.precision = precision
 
@@ -119,7 +119,7 @@ class Ours:
             steps, order.steps_per_epoch if folder else steps + 1, checkpoint_every=200 if folder else None
         )
         writer = TimedWriter(folder) if folder is not None else None
-        schedule = SCHEDULES["constant"]()
+        schedule = Constant()
         hooks = Hooks(validate=validate)
         loop = Loop(model, adamw(model), schedule, batches, order, options, self.precision, hooks=hooks, writer=writer)
         still = [0.0]

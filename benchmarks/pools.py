@@ -51,7 +51,7 @@ class Sliced(torch.autograd.Function):
 
 class SlicedPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = Sliced.apply(x)  # type: ignore[no-untyped-call]
+        out: Tensor = Sliced.apply(x)
         return out
 
 

@@ -38,8 +38,8 @@ def rating(seed: int, more: list[str]) -> dict[str, Any]:
     rest = np.flatnonzero(parts == "train")
     parts[np.random.default_rng(seed + 1).choice(rest, len(rows) // 20, replace=False)] = "validation"
     path = movielens().with_name("rating.csv")
-    with path.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
         writer.writerow(["user", "item", "rating", "split"])
         writer.writerows([row["user"], row["item"], row["rating"], part] for row, part in zip(rows, parts, strict=True))
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,8 +85,8 @@ def following(seed: int, more: list[str]) -> dict[str, Any]:
     place = {film: number for number, film in enumerate(films)}
     users = sorted(seen)
     path = movielens().with_name("log.csv")
-    with path.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
         writer.writerow(["user", "item", "time"])
         writer.writerows([row["user"], row["item"], row["time"]] for row in rows)
     with tempfile.TemporaryDirectory() as scratch:

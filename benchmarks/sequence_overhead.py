@@ -33,7 +33,7 @@ from zhixing.run import build_model, make_columns
 from zhixing.training.loop import Loop, Options
 from zhixing.training.optimizers import adamw
 from zhixing.training.precision import Precision, choose_precision, count_multiplications
-from zhixing.training.schedules import SCHEDULES
+from zhixing.training.schedules import Constant
 
 from .emails import emails
 
@@ -73,7 +73,7 @@ def bare(model: Model, ready: list[Batch], precision: Precision) -> float:
 
 def ours(model: Model, prepared: Prepared, order: Order, precision: Precision) -> float:
     options = Options(order.steps_per_epoch, order.steps_per_epoch + 1)
-    schedule = SCHEDULES["constant"]()
+    schedule = Constant()
     loop = Loop(model, adamw(model), schedule, Batches(prepared.columns, CPU), order, options, precision)
     started = time.perf_counter()
     loop.run()

@@ -23,7 +23,12 @@ __all__ = ["watched"]
 def watch(port: int, pid: int) -> dict[str, Any]:
     process, times, ended = psutil.Process(pid), list[float](), threading.Event()
     before = most = process.memory_info().rss
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def until_told() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=until_told, daemon=True).start()
     print("ready", flush=True)
     while not ended.wait(0.01):
         since = time.perf_counter()
