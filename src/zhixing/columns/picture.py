@@ -229,10 +229,13 @@ def squeeze(array: Bytes) -> Bytes:
 
 def sums_of(pictures: Bytes) -> NDArray[np.int64]:
     """The sum of each channel and the sum of its squares, [N, 2 C]."""
-    out = np.zeros((len(pictures), 2 * pictures.shape[1]), np.int64)
-    for row, picture in enumerate(pictures):
-        flat = picture.reshape(len(picture), -1).astype(np.float64)  # whole numbers this small add up without rounding
-        out[row] = np.concatenate([flat.sum(axis=1), np.einsum("cp,cp->c", flat, flat)])
+    pixels = pictures.reshape(*pictures.shape[:2], math.prod(pictures.shape[2:]))
+    out = np.zeros((len(pixels), 2 * pixels.shape[1]), np.int64)
+    at_once = max(1, 100_000 // max(1, pixels[0].size)) if len(pixels) else 1  # pictures that stay in the fast memory
+    for start in range(0, len(pixels), at_once):
+        flat = pixels[start : start + at_once].astype(np.float64)  # whole numbers this small add up without rounding
+        squares = np.einsum("ncp,ncp->nc", flat, flat)
+        out[start : start + at_once] = np.concatenate([flat.sum(axis=2), squares], axis=1)
     return out
 
 

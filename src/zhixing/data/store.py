@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,13 @@ Progress = Callable[[int], None]
 
 class Damaged(Exception):  # noqa: N818
     """An entry of the cache is not whole. It never leaves this file: the column is encoded anew."""
+
+
+class Hashed(NamedTuple):
+    """A run of cells, encoded, and a hash of each row."""
+
+    part: Tensorized
+    hashes: NDArray[np.uint64]
 
 
 @dataclass
@@ -96,16 +103,17 @@ def encode_column(
     return found
 
 
-def run_in_order(column: Column, values: pa.ChunkedArray, locate: Any, progress: Progress) -> Iterator[Tensorized]:
-    """Tensorize runs of cells in threads (decoders release Python's lock); results come in order, few at a time."""
+def run_in_order(column: Column, values: pa.ChunkedArray, locate: Any, progress: Progress) -> Iterator[Hashed]:
+    """Tensorize and hash runs of cells in threads (decoders and NumPy release Python's lock); results come in order,
+    few at a time."""
     workers, chunk = os.cpu_count() or 1, column.chunk
 
-    def work(start: int) -> Tensorized:
+    def work(start: int) -> Hashed:
         done = column.tensorize(whole(values.slice(start, chunk)), locate)
         done.findings = [Finding(start + f.index, f.reason, f.kind) for f in done.findings]
-        return done
+        return Hashed(done, hashes_of(done))
 
-    waiting: deque[Future[Tensorized]] = deque()
+    waiting: deque[Future[Hashed]] = deque()
     # Pillow warns of oddities in files that are judged here by our own rules, and filters are global to the process.
     with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="zhixing-encode") as pool:
         warnings.simplefilter("ignore")
@@ -114,11 +122,11 @@ def run_in_order(column: Column, values: pa.ChunkedArray, locate: Any, progress:
                 waiting.append(pool.submit(work, start))
                 if len(waiting) > 2 * workers:
                     done = waiting.popleft().result()
-                    progress(len(done.present))
+                    progress(len(done.hashes))
                     yield done
             while waiting:
                 done = waiting.popleft().result()
-                progress(len(done.present))
+                progress(len(done.hashes))
                 yield done
         finally:  # after an error, what has not begun need not
             for future in waiting:
@@ -164,14 +172,14 @@ def tensors_of(values: NDArray[Any], lengths: NDArray[np.int64] | None) -> Colum
     return Ragged(torch.from_numpy(values), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
 
-def gathered(parts: list[Tensorized], column: Column, values: pa.ChunkedArray, locate: Any) -> Encoded:
-    parts = parts or [column.tensorize(whole(values), locate)]
+def gathered(found: list[Hashed], column: Column, values: pa.ChunkedArray, locate: Any) -> Encoded:
+    parts = [part for part, _ in found] or [column.tensorize(whole(values), locate)]
     sums = [part.sums for part in parts if part.sums is not None]
     lengths = [part.lengths for part in parts if part.lengths is not None]
     return Encoded(
         tensors_of(np.concatenate([part.values for part in parts]), np.concatenate(lengths) if lengths else None),
         np.concatenate([part.present for part in parts]),
-        np.concatenate([hashes_of(part) for part in parts]),
+        np.concatenate([hashes for _, hashes in found] or [hashes_of(parts[0])]),
         [finding for part in parts for finding in part.findings],
         np.concatenate(sums) if sums else None,
     )
@@ -210,7 +218,7 @@ def hash_cells(digest: Any, values: pa.ChunkedArray) -> None:
                 writer.write_batch(pa.record_batch([part], [field.name]))
 
 
-def write_entry(entry: Path, column: Column, parts: Iterator[Tensorized], rows: int) -> None:
+def write_entry(entry: Path, column: Column, parts: Iterator[Hashed], rows: int) -> None:
     folder, need = None, 0
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +231,7 @@ def write_entry(entry: Path, column: Column, parts: Iterator[Tensorized], rows: 
             )
             findings: list[Finding] = []
             about: dict[str, Any] = {}
-            for part in parts:
+            for part, part_hashes in parts:
                 if not about:
                     width = 0 if part.sums is None else part.sums.shape[1]
                     dtype = part.values.dtype.str
@@ -236,7 +244,7 @@ def write_entry(entry: Path, column: Column, parts: Iterator[Tensorized], rows: 
                     check_room(folder, need)
                 values.write(np.ascontiguousarray(part.values).data)
                 present.write(np.ascontiguousarray(part.present).data)
-                hashes.write(hashes_of(part).data)
+                hashes.write(part_hashes.data)
                 if part.sums is not None:
                     sums.write(np.ascontiguousarray(part.sums).data)
                 if part.lengths is not None:

@@ -35,7 +35,7 @@ class LeanAdam(Adam):
             self.lists = [self.make_state(group["params"]) for group in self.param_groups]
         taken = None if self.found_inf is None else 1 - self.found_inf
         for group, whole in zip(self.param_groups, self.lists, strict=True):
-            gradients = [parameter.grad for parameter in whole[0] if parameter.grad is not None]
+            gradients = [gradient for parameter in whole[0] if (gradient := parameter.grad) is not None]
             if len(gradients) < len(whole[0]):
                 kept = [place for place, parameter in enumerate(whole[0]) if parameter.grad is not None]
                 parameters, means, squares, steps = ([tensors[place] for place in kept] for tensors in whole)

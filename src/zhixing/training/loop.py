@@ -26,6 +26,7 @@ from .checkpoint import Checkpoint, Writer, snapshot
 from .guard import Guard, name_culprit
 from .optimizers import load_state_tensors, prime, state_tensors
 from .precision import Precision
+from .replay import Replay
 from .schedules import Schedule
 
 __all__ = ["Loop", "Options", "Progress", "Validation"]
@@ -49,6 +50,7 @@ class Options:
     min_delta: float = 0.0
     keep_best: bool = True
     compile: bool = False
+    replay: bool = False  # where it pays; nobody is to hook modules of the model meanwhile
     non_finite_limit: int = 5
     constant: frozenset[str] = frozenset()  # names of tensors that never change and that a resumed run brings along
 
@@ -131,6 +133,9 @@ class Loop:
         self.scale = torch.tensor(2.0**12, device=self.device) if precision.name == "fp16" else None
         self.growth = torch.zeros((), dtype=torch.int32, device=self.device)
         self.loss_of: Callable[[Batch], Tensor] = torch.compile(model.loss) if options.compile else model.loss
+        self.replay: Callable[[Batch], Tensor] | None = None
+        if options.replay and self.device.type == "cpu" and self.scale is None and Replay.takes(model):
+            self.replay = Replay(model, self.parameters, precision, self.forward_backward)
         self.last_log = self.last_save = self.began = time.perf_counter()
         self.last_waited, self.last_step = 0.0, 0
 
@@ -151,7 +156,7 @@ class Loop:
             # forward and backward
             self.guard.before()
             loss = self.gradients(batch)
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            gradients = [grad for p in self.parameters if (grad := p.grad) is not None]
             self.guard.check(loss, gradients, None if self.scale is None else self.scale.reciprocal())
             if options.l1:
                 self.add_l1(options.l1)
@@ -210,12 +215,17 @@ class Loop:
         for start, stop in cuts(len(batch), micro):
             part = batch if stop - start == len(batch) else batch.part(start, stop)
             reseed(self.device, self.seed, self.progress.step, start)
-            with self.precision.cast(self.device):
-                loss = self.loss_of(part)
-            (loss if self.scale is None else loss * self.scale).backward()  # type: ignore[no-untyped-call]
-            total = loss.detach() if total is None else total + loss.detach()
+            loss = self.forward_backward(part) if self.replay is None or part is not batch else self.replay(part)
+            total = loss if total is None else total + loss
         assert total is not None
         return total
+
+    def forward_backward(self, batch: Batch) -> Tensor:
+        """Add to the gradients of each parameter; gives the loss."""
+        with self.precision.cast(self.device):
+            loss = self.loss_of(batch)
+        (loss if self.scale is None else loss * self.scale).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def shrink(self, rows: int) -> None:
         """After running out of memory: halve the micro-batch and put back what the failed try has changed."""

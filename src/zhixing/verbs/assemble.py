@@ -76,6 +76,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         min_delta=training.early_stopping.min_delta if training.early_stopping else 0.0,
         keep_best=training.keep == "best",
         compile=training.compile,
+        replay=not training.compile,
         constant=frozenset() if tuned is None else tuned.constant,
     )
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad) if tuned is None else tuned.before
