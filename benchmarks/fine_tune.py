@@ -45,16 +45,18 @@ KINDS = {
 }
 
 
-def table(folder: Path, part: str, cleaned: Callable[[str], str]) -> tuple[Path, list[dict[str, str]]]:
-    """500 training rows and all test rows (or those of another part in their place), cleaned."""
+def table(
+    folder: Path, part: str, cleaned: Callable[[str], str], labelled: int = ROWS
+) -> tuple[Path, list[dict[str, str]]]:
+    """So many training rows and all test rows (or those of another part in their place), cleaned."""
     rows = [{**row, "split": "test" if row["split"] == part else row["split"]} for row in emails()[1]
             if row["split"] in ("train", part)]  # fmt: skip
     random, kept = np.random.default_rng(0), list[int]()
     places = {label: [n for n, row in enumerate(rows) if row["split"] == "train" and row["label"] == label]
               for label in ("ham", "spam")}  # fmt: skip
     total = sum(map(len, places.values()))
-    spam = round(ROWS * len(places["spam"]) / total)
-    for label, count in (("ham", ROWS - spam), ("spam", spam)):
+    spam = round(labelled * len(places["spam"]) / total)
+    for label, count in (("ham", labelled - spam), ("spam", spam)):
         kept += random.choice(places[label], count, replace=False).tolist()
     chosen = [rows[n] for n in sorted(kept)] + [row for row in rows if row["split"] == "test"]
     rows = [{**row, "text": cleaned(row["text"])} for row in chosen]
@@ -187,11 +189,12 @@ def main() -> None:
     parser.add_argument(
         "--rows", choices=["test", "validation"], default="test", help="settings are chosen on the latter"
     )
+    parser.add_argument("--labelled", type=int, default=ROWS, metavar="N", help="training rows")
     parser.add_argument("--raw", action="store_true", help="bodies as they came, with their markup")
     parser.add_argument("--set", nargs="+", default=[], metavar="A.B=C", help="settings in place of those of the kinds")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        source, rows = table(Path(scratch), given.rows, as_it_came if given.raw else as_read)
+        source, rows = table(Path(scratch), given.rows, as_it_came if given.raw else as_read, given.labelled)
         test = [row["label"] for row in rows if row["split"] == "test"]
         told = {"train_rows": len(rows) - len(test), "test_rows": len(test), "length": given.length, "raw": given.raw}
         told["largest_class"] = round(max(test.count(label) for label in set(test)) / len(test), 4)
