@@ -22,6 +22,8 @@ PROGRAMS = {  # name: (what is typed after `zhixing train`, least accuracy)
     "mlp-256-128": (f"mnist --encoder mlp --epochs 10 --batch-size 128 --set {IMAGE}.widths=[256,128]", 0.978),
     "cnn-32-64": (f"mnist --encoder cnn --epochs 5 --set {IMAGE}.layers=[32,pool,64,pool]", 0.988),
     "cnn-32-64-64": ("mnist --encoder cnn --epochs 5", 0.990),
+    "mnist-cnn-2": ("mnist --recipe mnist-cnn --epochs 2", 0.990),
+    "mnist-cnn": ("mnist --recipe mnist-cnn", 0.993),
     "fashion-mnist": ("fashion-mnist --recipe fashion-mnist-cnn", 0.92),
     "colour-photos": ("downloads/photo-patches --recipe photos-small", 0.90),
 }

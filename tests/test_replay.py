@@ -47,7 +47,7 @@ def steps(model: Model, batch: Batch, precision: Precision, replays: bool, count
         torch.manual_seed(step)
         rolled = batch.each(lambda x, by=step: x.roll(by, 0))  # other values, lengths and gaps in each row
         loss = (again if replays else plain)(model.weigh(rolled))
-        seen.append([loss, *(None if p.grad is None else p.grad.clone() for p in parameters)])
+        seen.append([loss, *(None if p.grad is None else p.grad.clone() for p in parameters)])  # strides are kept
         with torch.no_grad():
             for parameter in parameters:
                 if parameter.grad is not None:
@@ -86,17 +86,35 @@ def test_every_head_replays_to_the_same_bits(head: str, precision: Precision) ->
     assert again.recorded == (0 if looks_at_values else 1)
 
 
-def test_a_loop_that_replays_ends_with_the_same_bits(pictures: Callable[..., Bench], everything: Everything) -> None:
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_loop_that_replays_ends_with_the_same_bits(
+    pictures: Callable[..., Bench], everything: Everything, channels_last: bool
+) -> None:
     """With dropout, running statistics, averages, clipping, and batches of two sizes in each epoch."""
     ends = []
     for replays in (False, True):
-        loop = pictures().loop(batch_size=70, average=0.9, clip=1.0, total_steps=30, replay=replays)
+        made = pictures()
+        model = made.model().channels_last() if channels_last else made.model()
+        made.model = lambda model=model: model  # type: ignore[method-assign]
+        loop = made.loop(batch_size=70, average=0.9, clip=1.0, total_steps=30, replay=replays)
         loop.run()
         ends.append(everything(loop))
         assert (loop.replay is not None) == replays
     assert isinstance(loop.replay, Replay)
     assert [shape.unchecked for shape in loop.replay.shapes.values()] == [0, 0]
+    assert loop.replay.recorded == 2
     assert same_bits(*ends)
+
+
+def test_gradients_lie_in_memory_as_their_parameters_do() -> None:
+    """Autograd hands them over so, and fused optimizers read both in a row."""
+    gradient, parameter = torch.arange(6.0).view(2, 3), torch.zeros(3, 2).t()
+    laid = replay.laid_out(gradient, parameter)
+    assert laid is not None
+    assert laid.stride() == parameter.stride()
+    assert torch.equal(laid, gradient)
+    assert replay.laid_out(gradient, gradient) is gradient
+    assert not replay.same([laid], [gradient])
 
 
 class Counting(nn.Module):

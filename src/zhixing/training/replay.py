@@ -128,9 +128,11 @@ class Replay:
 
 
 def same(some: Leaves, others: Leaves) -> bool:
-    """Whether these are the same bits; what is not a number is like nothing."""
+    """Whether these are the same bits in the same order in memory; what is not a number is like nothing."""
     return len(some) == len(others) and all(
-        one is other if one is None or other is None else one.dtype == other.dtype and torch.equal(one, other)
+        one is other
+        if one is None or other is None
+        else (one.dtype, one.stride()) == (other.dtype, other.stride()) and torch.equal(one, other)
         for one, other in zip(some, others, strict=True)
     )
 
@@ -196,13 +198,21 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
             wanted = [given[name].requires_grad_() for name in learned]
             with precision.cast(torch.device("cpu")):
                 loss = functional_call(losses, given, (batch_of(batch, leaves),))
-            return [loss.detach(), *torch.autograd.grad(loss, wanted, allow_unused=True)]
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            return [loss.detach(), *map(laid_out, gradients, wanted)]
 
     leaves = leaves_of(batch)
     tried = [tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.clone() for tensor in own.values()]
     with torch.random.fork_rng(devices=[]):
         recorded = make_fx(step)(tried, leaves)
     return pruned(recorded.graph, [tensor.detach() for tensor in own.values()])
+
+
+def laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """A gradient in its parameter's place in memory, as autograd hands it over: fused optimizers read both in a row."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def pruned(graph: fx.Graph, constants: list[Tensor]) -> Step:
