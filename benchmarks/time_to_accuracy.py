@@ -47,7 +47,7 @@ class Target(NamedTuple):
 TARGETS = {
     "mnist-0.990": Target("mnist", "mnist-cnn", 0.990, (1, 2, 3, 4, 6, 8)),
     "mnist-0.994": Target("mnist", "mnist-cnn", 0.994, (4, 6, 8, 12, 16, 24)),
-    "fashion-0.93": Target("fashion-mnist", "fashion-mnist-cnn", 0.930, (8, 12, 16, 24, 32)),
+    "fashion-0.93": Target("fashion-mnist", "fashion-mnist-cnn", 0.930, (8, 12, 16, 20, 24)),
 }
 BESIDE = {
     f"{peer}-{network}": (peer, network)
