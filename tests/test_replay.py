@@ -49,6 +49,7 @@ def steps(model: Model, batch: Batch, precision: Precision, replays: bool, count
         loss = (again if replays else plain)(model.weigh(rolled))
         seen.append([loss, *(None if p.grad is None else p.grad.clone() for p in parameters)])  # strides are kept
         with torch.no_grad():
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 0.5)  # in place, as clipping does
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter -= 0.01 * parameter.grad
@@ -109,12 +110,36 @@ def test_a_loop_that_replays_ends_with_the_same_bits(
 def test_gradients_lie_in_memory_as_their_parameters_do() -> None:
     """Autograd hands them over so, and fused optimizers read both in a row."""
     gradient, parameter = torch.arange(6.0).view(2, 3), torch.zeros(3, 2).t()
-    laid = replay.laid_out(gradient, parameter)
+    laid = replay.laid_out(gradient, parameter, set())
     assert laid is not None
     assert laid.stride() == parameter.stride()
     assert torch.equal(laid, gradient)
-    assert replay.laid_out(gradient, gradient) is gradient
+    assert replay.laid_out(gradient, gradient, set()) is gradient
     assert not replay.same([laid], [gradient])
+
+
+class TwoBiases(nn.Module):
+    """Both have the same gradient, which is then scaled in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (self.one + self.other)
+
+
+def test_no_two_parameters_share_a_gradient() -> None:
+    seen = []
+    for replays in (False, True):
+        model, batch = made("number", "mlp", "number")
+        fusion: Any = model.fusion
+        fusion.layers.append(TwoBiases())
+        model.passes = False
+        found, again = steps(model, batch, FP32, replays)
+        seen.append(found)
+    assert again.recorded == 1
+    assert equal(*seen)
 
 
 class Counting(nn.Module):

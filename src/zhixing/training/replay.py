@@ -117,7 +117,7 @@ class Replay:
             return [loss, *(parameter.grad for parameter in self.parameters), *after, torch.get_rng_state()]
 
         found = Leaves()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # a record that fails is let go, and the plain step tells of what is wrong
             found = seen(lambda: self.replayed(step, leaves_of(batch)))
         wanted = seen(lambda: self.plain(batch))
         shape.unchecked -= 1
@@ -185,7 +185,7 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
     Raises:
         Exception: the step cannot be recorded.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # what else needs half a second more to be loaded
+    from torch.fx.experimental.proxy_tensor import make_fx  # loads the compiler, which takes a second
 
     losses = Losses(model)
     own = dict(losses.named_parameters()) | dict(losses.named_buffers())
@@ -199,7 +199,8 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
             with precision.cast(torch.device("cpu")):
                 loss = functional_call(losses, given, (batch_of(batch, leaves),))
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
-            return [loss.detach(), *map(laid_out, gradients, wanted)]
+            taken = {tensor.untyped_storage().data_ptr() for tensor in (*tensors, *leaves) if tensor is not None}
+            return [loss.detach(), *(laid_out(*both, taken) for both in zip(gradients, wanted, strict=True))]
 
     leaves = leaves_of(batch)
     tried = [tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.clone() for tensor in own.values()]
@@ -208,9 +209,14 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
     return pruned(recorded.graph, [tensor.detach() for tensor in own.values()])
 
 
-def laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
-    """A gradient in its parameter's place in memory, as autograd hands it over: fused optimizers read both in a row."""
-    if gradient is None or gradient.stride() == parameter.stride():
+def laid_out(gradient: Tensor | None, parameter: Tensor, taken: set[int]) -> Tensor | None:
+    """A gradient as autograd hands it over: laid out as its parameter, since fused optimizers read both in a row, and
+    in memory of its own (``taken`` is where others are), since clipping changes it in place."""
+    if gradient is None:
+        return None
+    place = gradient.untyped_storage().data_ptr()
+    if gradient.stride() == parameter.stride() and place not in taken:
+        taken.add(place)
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
 
