@@ -67,6 +67,13 @@ def test_all_that_is_wrong_is_told_at_once_with_the_nearest_name() -> None:
     assert len(message.splitlines()) == 10
 
 
+def test_a_setting_inside_a_list_is_told_what_there_is() -> None:
+    encoder = {"name": "cnn", "layers": [32, {"channels": 24, "kernal": 5}]}
+    assert problems(inputs={"photo": {"type": "image", "encoder": encoder}}) == [
+        "inputs.photo.encoder.layers.1.kernal: there is no such setting. Did you mean 'kernel'?"
+    ]
+
+
 def test_a_setting_that_stands_deeper_is_named_with_its_path() -> None:
     assert problems(training={"lr": 0.1}) == [
         "training.lr: there is no such setting. Did you mean 'training.optimizer.lr'?"

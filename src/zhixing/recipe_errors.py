@@ -91,6 +91,8 @@ def step_into(here: Any, part: Any) -> Any:
         return fields[part].annotation if part in fields else None
     if get_origin(here) is dict:
         return get_args(here)[1]
+    if get_origin(here) in (list, tuple) and isinstance(part, int):
+        return get_args(here)[0]
     for member in get_args(here):
         if get_origin(member) is Annotated and any(
             isinstance(mark, Tag) and mark.tag == part for mark in member.__metadata__
@@ -99,6 +101,6 @@ def step_into(here: Any, part: Any) -> Any:
         fields = getattr(member, "model_fields", {})
         if part in fields:
             return fields[part].annotation
-        if get_origin(member) is Annotated and (found := step_into(member, part)) is not None:  # a choice, or nothing
+        if get_origin(member) in (Annotated, list, tuple) and (found := step_into(member, part)) is not None:
             return found
     return None
