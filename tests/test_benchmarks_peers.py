@@ -23,7 +23,7 @@ PEERS = Path(__file__).parent.parent / "benchmarks" / "peers"
 def programs(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """Modules that peers import from their own folder."""
     monkeypatch.syspath_prepend(PEERS)
-    return {name: importlib.import_module(name) for name in ("protocol", "networks")}
+    return {name: importlib.import_module(name) for name in ("protocol", "networks", "peer_zhixing")}
 
 
 @pytest.mark.parametrize("workload", [name for name in WORKLOADS if name != "lstm"])  # whose work torch does not count
@@ -82,3 +82,10 @@ def test_ratios_are_of_rounds_and_above_one_where_ours_is_faster() -> None:
     found = beside(theirs, ours)
     assert (found["ratio"], found["spread"], found["tie"]) == (2.0, [0.9, 4.0], True)
     assert (found["whole_process_ratio"], found["whole_process_spread"]) == (1.0, [0.5, 2.0])
+
+
+def test_our_speed_is_of_the_steps_after_the_first_epoch(programs: dict[str, ModuleType]) -> None:
+    """Three epochs of 60 steps: a line that begins in the first is left out, a short last one counts for less."""
+    told = [(50, 1.0), (100, 1.0), (150, 10.0), (180, 30.0)]
+    lines = [{"step": step, "rows_per_second": speed} for step, speed in told]
+    assert programs["peer_zhixing"].speed_of(lines, 3) == pytest.approx(80 / (50 / 10 + 30 / 30))

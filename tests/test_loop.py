@@ -73,6 +73,27 @@ def test_what_is_told_does_not_matter(pictures: Callable[..., Bench], everything
     assert same_bits(*weights)
 
 
+def test_the_speed_is_that_of_training_alone(pictures: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever validation falls between two lines of the log. A step takes a second here, and validation a thousand."""
+    now = [0.0]
+
+    def step(batch: Batch, step: int) -> Batch:
+        now[0] += 1.0
+        return batch
+
+    def validate() -> None:
+        now[0] += 1000.0
+
+    lines: list[dict[str, Any]] = []
+    hooks = Hooks(augment=step, validate=validate, timing=lines.append)
+    loop = pictures().loop(batch_size=64, total_steps=12, log_every=4, validate_every=3, hooks=hooks)
+    monkeypatch.setattr("zhixing.training.loop.time.perf_counter", lambda: now[0])
+    loop.run()
+    rows = len(loop.order.rows) / loop.order.steps_per_epoch
+    assert [line["rows_per_second"] for line in lines] == pytest.approx([rows] * 3, rel=1e-3)
+    assert [line["seconds"] for line in lines] == [4 + 1000, 8 + 2000, 12 + 3000]
+
+
 def test_each_epoch_sees_each_row_once(pictures: Callable[..., Bench]) -> None:
     seen: list[list[int]] = []
     loop = pictures().loop(batch_size=64, total_steps=8)

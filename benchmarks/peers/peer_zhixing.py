@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ def columns(workload: str) -> dict[str, Any]:
     }
 
 
+def speed_of(lines: list[dict[str, Any]], epochs: int) -> float:
+    """Rows a second of the log's lines that begin after the first epoch, in which things are warmed up. Each line is
+    of the steps since the line before, without validation."""
+    first = lines[-1]["step"] / epochs
+    spans = [
+        (line["step"] - before["step"], line["rows_per_second"])
+        for before, line in pairwise(lines)
+        if before["step"] >= first
+    ]
+    return sum(steps for steps, _ in spans) / sum(steps / speed for steps, speed in spans)
+
+
 def main() -> None:
     given = job()
     raw = {
@@ -51,11 +64,8 @@ def main() -> None:
         outputs = json.loads((run.path / "evaluation.json").read_text("utf-8"))["outputs"]
         size = json.loads((run.path / "environment.json").read_text("utf-8"))["parameters"]
     figures = next(iter(outputs.values()))["metrics"]
-    # Lines are of equally many steps; those of the first epoch warm up.
-    steps = lines[-1]["step"]
-    kept = [line["rows_per_second"] for line in lines if line["step"] > steps / given.epochs]
     accuracy = figures["token_accuracy"] if given.workload == "gpt" else figures["accuracy"]
-    tell(len(kept) / sum(1 / speed for speed in kept), accuracy, size)
+    tell(speed_of(lines, given.epochs), accuracy, size)
 
 
 if __name__ == "__main__":
