@@ -1,8 +1,10 @@
-"""What surrounds training in a process: the device, threads, deterministic kernels, and signals that ask to stop."""
+"""What surrounds training in a process: the device, threads, deterministic kernels, the memory between steps, and
+signals that ask to stop."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -11,6 +13,11 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+
+# malloc.h of the GNU C library: from how many bytes on memory is fetched apart, and how many may lie free at the heap's
+# end. The usual ones are how far the library goes by itself.
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+APART, FREE, USUALLY_FREE = 32 << 20, (1 << 31) - 1, 64 << 20
 
 __all__ = ["StopRequest", "asked_to_stop", "reproducible", "torch_device"]
 
@@ -30,8 +37,8 @@ def torch_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def reproducible(threads: int | None) -> Iterator[None]:
-    """One number of threads and deterministic kernels while training; the user's own settings, and torch's random
-    stream, come back after."""
+    """One number of threads, deterministic kernels, and memory that is kept from step to step while training; the
+    user's own settings, and torch's random stream, come back after."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     deterministic: Any = torch.utils.deterministic
@@ -44,13 +51,36 @@ def reproducible(threads: int | None) -> Iterator[None]:
     # Fresh memory is written before it is read; to fill it with NaN first costs up to a quarter of a step.
     deterministic.fill_uninitialized_memory = False
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), memory_kept():
             yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
         deterministic.fill_uninitialized_memory = filling
+
+
+@contextlib.contextmanager
+def memory_kept() -> Iterator[None]:
+    """What a step frees stays with the process for the next, as it does on a GPU, and goes back to the system after.
+
+    Else the C library may give it back at the end of each step, and fetch it anew, a page at a time: of a step of two
+    LSTMs that was half of the time, in those processes where it happened (benchmarks/memory_kept.py). Tensors above
+    32 MB are left alone: they are not slowed down much, and kept ones leave gaps. Where there is no GNU C library,
+    nothing changes.
+    """
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        yield
+        return
+
+    library.mallopt(MMAP_THRESHOLD, APART)
+    library.mallopt(TRIM_THRESHOLD, FREE)
+    try:
+        yield
+    finally:
+        library.mallopt(TRIM_THRESHOLD, USUALLY_FREE)
+        library.malloc_trim(0)
 
 
 class StopRequest:
