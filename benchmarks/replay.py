@@ -1,7 +1,9 @@
 """What replaying recorded steps is worth: our loop with and without, the same model, batches and bits, in one run.
 
 The table is breast-cancer's, 30 columns of numbers; the others are MNIST's pictures. Steps before the recording are
-left out of the time. Rounds alternate the two; figures are medians of ratios within a round, and their spread.
+left out of the time; ``recording_ms`` is what recording and checking add to the steps in which they are done, and
+``earned_back`` the number of steps after which that is saved again (none where nothing is saved). Rounds alternate the
+two; figures are medians of ratios within a round, and their spread.
 
     python -m benchmarks.replay [--model table mlp cnn lstm transformer] [--batch 32] [--rounds 9]
 """
@@ -54,8 +56,10 @@ def make(name: str) -> tuple[Recipe, dict[str, Column], Prepared]:
     return recipe, columns, prepare(table, columns, split(table, SplitSettings(), 0, target=target), cache=None)
 
 
-def seconds(made: tuple[Recipe, dict[str, Column], Prepared], batch: int, steps: int, replays: bool) -> float:
-    """Of ``steps`` steps, without those before them that are gone through plainly in both."""
+def seconds(
+    made: tuple[Recipe, dict[str, Column], Prepared], batch: int, steps: int, replays: bool
+) -> tuple[float, float]:
+    """Of the steps in which a record is made and checked, and of ``steps`` steps after them."""
     recipe, columns, prepared = made
     model = build_model(recipe, columns).channels_last()
     rows = prepared.split["train"]
@@ -63,11 +67,10 @@ def seconds(made: tuple[Recipe, dict[str, Column], Prepared], batch: int, steps:
     batches = Batches({name: prepared.columns[name] for name in columns}, CPU)
     sample = batches.gather(rows[:2])
     precision = choose_precision("auto", CPU, count_multiplications(model, lambda: model(sample)) / 2 * batch)
-    first, began = OFTEN + CHECKS + 1, [0.0]
+    first, began = OFTEN + CHECKS + 1, dict[int, float]()
 
     def augment(part: Batch, step: int) -> Batch:
-        if step == first:
-            began[0] = time.perf_counter()
+        began[step] = time.perf_counter()
         return part
 
     options = Options(first + steps, first + steps + 1, replay=replays)
@@ -76,20 +79,24 @@ def seconds(made: tuple[Recipe, dict[str, Column], Prepared], batch: int, steps:
     with reproducible(None):
         loop.run()
     assert not isinstance(loop.replay, Replay) or loop.replay.recorded
-    return time.perf_counter() - began[0]
+    return began[first] - began[OFTEN - 1], time.perf_counter() - began[first]
 
 
 def compare(name: str, batch: int, rounds: int) -> dict[str, Any]:
     made, steps = make(name), STEPS[name]
-    pairs = [[seconds(made, batch, steps, replays) for replays in (False, True)] for _ in range(rounds + 1)][1:]
+    both = [[seconds(made, batch, steps, replays) for replays in (False, True)] for _ in range(rounds + 1)][1:]
+    pairs = [(plain, replayed) for (_, plain), (_, replayed) in both]
     ratios = sorted(plain / replayed for plain, replayed in pairs)
     plain, replayed = (statistics.median(pair[side] for pair in pairs) / steps for side in (0, 1))
+    recording = statistics.median(replayed[0] - plain[0] for plain, replayed in both)
     return {
         "model": name,
         "batch": batch,
         "threads": torch.get_num_threads(),
         "plain_ms": round(1000 * plain, 3),
         "replayed_ms": round(1000 * replayed, 3),
+        "recording_ms": round(1000 * recording, 1),
+        "earned_back": round(recording / (plain - replayed)) if plain > replayed else None,
         "ratio": round(statistics.median(ratios), 3),
         "spread": [round(ratios[0], 3), round(ratios[-1], 3)],
     }

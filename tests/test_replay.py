@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import Bench, same_bits
 from contract import CPU, HEADS_AND_DECODERS, HEAVY, PAIRS, fits, made
 from torch import Tensor, nn
 
+import zhixing as zx
 from zhixing.data.batches import Batch
 from zhixing.model import Model
 from zhixing.training import replay
@@ -105,6 +107,23 @@ def test_a_loop_that_replays_ends_with_the_same_bits(
     assert [shape.unchecked for shape in loop.replay.shapes.values()] == [0, 0]
     assert loop.replay.recorded == 2
     assert same_bits(*ends)
+
+
+@pytest.mark.parametrize(("long", "replays"), [(5, True), (50, False)])
+def test_a_short_run_is_not_recorded(long: int, replays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not earn back the time that recording takes."""
+    made: list[Replay] = []
+
+    class Seen(Replay):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr("zhixing.verbs.assemble.LONG", long)
+    monkeypatch.setattr("zhixing.training.loop.Replay", Seen)
+    rows = {"x": [float(i % 7) for i in range(80)], "y": [("even", "odd")[i % 2] for i in range(80)]}
+    zx.train(rows, target="y", epochs=4, batch_size=8, device="cpu", out=tmp_path / "run", quiet=True)
+    assert [one.recorded > 0 for one in made] == ([True] if replays else [])
 
 
 def test_gradients_lie_in_memory_as_their_parameters_do() -> None:

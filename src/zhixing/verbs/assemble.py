@@ -30,6 +30,7 @@ from ..training.loop import Hooks, Loop, Options
 from ..training.optimizers import OPTIMIZERS, state_tensors
 from ..training.precision import Precision, choose_precision, count_multiplications
 from ..training.rate_finder import find_rate
+from ..training.replay import LONG
 from ..training.schedules import SCHEDULES
 from ..training.surroundings import StopRequest
 from ..training.tuning import Tuned
@@ -63,8 +64,9 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
     order = Order(rows, batch_size, seed=recipe.seed, odds=odds, lengths=batches.lengths(rows))
     precision = precision_for(session, model, batches, min(batch_size, len(rows)))
     tuned = fine_tune(recipe, model)
+    steps = max(1, round(epochs_of(session) * order.steps_per_epoch))
     options = Options(
-        total_steps=max(1, round(epochs_of(session) * order.steps_per_epoch)),
+        total_steps=steps,
         validate_every=training.validate_every or order.steps_per_epoch,
         log_every=min(training.log_every, order.steps_per_epoch),
         checkpoint_every=training.checkpoint_every,
@@ -76,7 +78,7 @@ def make_loop(session: Session, model: Model, batches: Batches, stop: StopReques
         min_delta=training.early_stopping.min_delta if training.early_stopping else 0.0,
         keep_best=training.keep == "best",
         compile=training.compile,
-        replay=not training.compile,
+        replay=not training.compile and steps >= LONG,
         constant=frozenset() if tuned is None else tuned.constant,
     )
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad) if tuned is None else tuned.before
