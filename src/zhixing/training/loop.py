@@ -137,7 +137,7 @@ class Loop:
         if options.replay and self.device.type == "cpu" and self.scale is None and Replay.takes(model):
             self.replay = Replay(model, self.parameters, precision, self.forward_backward)
         self.last_log = self.last_save = self.began = time.perf_counter()
-        self.last_waited, self.last_step, self.aside = 0.0, 0, 0.0  # aside: seconds of validation since the last log
+        self.last_waited, self.last_step = 0.0, 0
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Loop:
         """Train from where the run stands to its last step, to an early stop, or until asked to stop."""
         options, progress = self.options, self.progress
         self.began = self.last_log = self.last_save = time.perf_counter()
-        self.last_step, self.aside = progress.step, 0.0
+        self.last_step = progress.step
         if progress.stopped_early:  # killed after its early stop, before its last files were written
             return
         self.model.train()
@@ -278,7 +278,7 @@ class Loop:
         line = {"kind": "train", "step": progress.step, "epoch": epoch, "loss": mean, "lr": rate}
         progress.log_bytes = self.hooks.record(line | {"skipped": progress.skipped})
         waited = self.batches.waited - self.last_waited
-        span = max(now - self.last_log - self.aside, 1e-9)  # the speed of training leaves validation out
+        span = max(now - self.last_log, 1e-9)
         steps = progress.step - self.last_step
         rows = steps * len(self.order.rows) / self.order.steps_per_epoch
         timing = {
@@ -290,7 +290,7 @@ class Loop:
         if self.batches.steps:
             timing["padding"] = round(self.batches.padding / self.batches.steps, 4)
         self.hooks.timing(timing)
-        self.last_log, self.last_waited, self.last_step, self.aside = now, self.batches.waited, progress.step, 0.0
+        self.last_log, self.last_waited, self.last_step = now, self.batches.waited, progress.step
         self.check_streak(flags)
 
     def check_streak(self, flags: list[float]) -> None:
@@ -340,7 +340,7 @@ class Loop:
         if options.average:
             self.swap_average()
         self.model.train()
-        self.aside += time.perf_counter() - began
+        self.last_log += time.perf_counter() - began  # the speed of training leaves validation out
 
     def swap_average(self) -> None:
         for tensor, mean in zip(self.live.values(), self.average.values(), strict=True):

@@ -1,5 +1,4 @@
-"""What surrounds training in a process: the device, threads, deterministic kernels, the memory between steps, and
-signals that ask to stop."""
+"""What surrounds training in a process: device, threads, deterministic kernels, kept memory, signals to stop."""
 
 from __future__ import annotations
 
@@ -14,12 +13,12 @@ import torch
 
 from ..errors import UsageError
 
+__all__ = ["StopRequest", "asked_to_stop", "memory_kept", "reproducible", "torch_device"]
+
 # malloc.h of the GNU C library: from how many bytes on memory is fetched apart, and how many may lie free at the heap's
 # end. The usual ones are how far the library goes by itself.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 APART, FREE, USUALLY_FREE = 32 << 20, (1 << 31) - 1, 64 << 20
-
-__all__ = ["StopRequest", "asked_to_stop", "reproducible", "torch_device"]
 
 
 def torch_device(name: str) -> torch.device:
