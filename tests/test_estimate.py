@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ from zhixing.recipe import Recipe
 from zhixing.run import build_model
 from zhixing.training.precision import Precision
 from zhixing.verbs.estimate import machine
+from zhixing.verbs.estimate.chosen import Chosen, corput, representative
 from zhixing.verbs.estimate.dry import Dry, blank_batch, through
 from zhixing.verbs.estimate.estimate import estimate
 from zhixing.verbs.estimate.plan import EFFICIENCY, activations_of, energy, memory_parts
-from zhixing.verbs.estimate.rehearsal import Chosen, corput, representative
 from zhixing.verbs.estimate.table import show
 from zhixing.verbs.estimate.tally import Tally
 
@@ -324,18 +326,83 @@ def test_an_encoder_of_ones_own_is_counted(digits: dict[str, Any], tmp_path: Pat
     )
 
 
-def test_an_encoder_that_cannot_be_followed_trains_all_the_same(digits: dict[str, Any], tmp_path: Path) -> None:
+def test_an_encoder_that_asks_for_values_is_counted(digits: dict[str, Any], tmp_path: Path) -> None:
     from own_encoder import Mean
 
     class Peeking(Mean):
         def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
-            assert float(values.sum()) is not None  # a value is asked for
+            assert float(values.sum()) is not None
             return super().forward(values, mask)
 
     run = zx.train(digits, encoder=Peeking(), epochs=1, out=tmp_path / "r")
     told = json.loads((run.path / "estimate.json").read_text("utf-8"))
-    assert "note" in told["memory"]
+    assert told["memory"]["parts_bytes"]["activations"] > 0
+
+
+def test_a_run_whose_memory_cannot_be_estimated_trains_all_the_same(digits: dict[str, Any], tmp_path: Path) -> None:
+    from own_encoder import Mean
+
+    class Shy(Mean):
+        asked = False
+
+        def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
+            if self.training and not self.asked:
+                self.asked = True
+                raise ValueError("not yet")
+            return super().forward(values, mask)
+
+    run = zx.train(digits, encoder=Shy(), epochs=1, out=tmp_path / "r")
+    told = json.loads((run.path / "estimate.json").read_text("utf-8"))
+    assert told["memory"] == {"note": "ValueError: not yet"}
     assert "could not be estimated" in (run.path / "report.html").read_text("utf-8")
+
+
+def test_training_is_not_touched_by_the_step_that_is_tried(
+    digits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running statistics, dropout, and an optimizer that a step is undone of by copies."""
+    settings = [
+        "inputs.picture.encoder.batch_norm=true",
+        "inputs.picture.encoder.dropout=0.2",
+        "training.average=0.9",
+        "training.optimizer.name=rmsprop",
+    ]
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        run = zx.train(digits, encoder="cnn", epochs=2, settings=settings, seed=3, out=tmp_path / name)
+        return dict(run.model.state_dict())
+
+    tried = weights("tried")
+    monkeypatch.setattr("zhixing.verbs.estimate.foretell.memory_ahead", lambda session, loop: {})
+    plain = weights("plain")
+    assert tried.keys() == plain.keys()
+    assert all(torch.equal(tried[name], plain[name]) for name in tried)
+
+
+def test_the_longest_rows_are_tried(tmp_path: Path) -> None:
+    """As a dry step of the longest row tells, but for the copies of a batch's values."""
+    texts = ["a" * int(count) for count in np.random.default_rng(0).integers(1, 200, 320)]
+    recipe = {
+        "inputs": {"text": {"type": "text", "tokenizer": "byte", "encoder": {"name": "lstm"}}},
+        "outputs": {"label": {"type": "category"}},
+        "training": {"epochs": 1, "batch_size": 16, "precision": "fp32"},
+    }
+    data = {"text": texts, "label": ["long" if len(text) > 100 else "short" for text in texts]}
+    run = zx.train(data, recipe=recipe, out=tmp_path / "r")
+    parts = json.loads((run.path / "estimate.json").read_text("utf-8"))["memory"]["parts_bytes"]
+    dry = Dry(run.settings, run.fitted, CPU).step(16, {"text": max(map(len, texts))})
+    assert parts["activations"] == pytest.approx(dry.activations, rel=0.15)
+
+
+def test_training_does_not_load_the_compiler(digits: dict[str, Any], tmp_path: Path) -> None:
+    """It takes longer than a short training."""
+    data = {name: np.asarray(column)[:100] for name, column in digits.items()}
+    np.savez(tmp_path / "digits.npz", **data)
+    where = f"{str(tmp_path / 'digits.npz')!r}, encoder='cnn', epochs=1, out={str(tmp_path / 'r')!r}, quiet=True"
+    loaded = "sorted({'torch._dynamo', 'torch._inductor', 'sympy'} & sys.modules.keys())"
+    program = f"import sys, zhixing; zhixing.train({where}); print({loaded})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_recipe_and_a_recipe_file_are_a_mistake(tmp_path: Path) -> None:

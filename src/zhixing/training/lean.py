@@ -7,12 +7,13 @@ calls the same kernel with lists that are made once. Results are torch's, bit fo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 __all__ = ["LeanAdam"]
 
@@ -65,6 +66,9 @@ class LeanAdam(Adam):
             )
 
     step.hooked = True  # type: ignore[attr-defined]  # torch then leaves its per-step wrapper off
+    # Without the wrappers that load torch's compiler to keep it away from these.
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
 
     def make_state(self, parameters: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """Parameters, means, means of squares, and step counts, in the form that torch's own Adam keeps."""

@@ -132,7 +132,9 @@ class Loop:
         self.flags = torch.zeros(options.log_every, device=self.device)
         self.scale = torch.tensor(2.0**12, device=self.device) if precision.name == "fp16" else None
         self.growth = torch.zeros((), dtype=torch.int32, device=self.device)
-        self.loss_of: Callable[[Batch], Tensor] = torch.compile(model.loss) if options.compile else model.loss
+        self.loss_of: Callable[[Batch], Tensor] = (
+            torch.compile(model.loss, options={"deterministic": True}) if options.compile else model.loss
+        )
         self.replay: Callable[[Batch], Tensor] | None = None
         if options.replay and self.device.type == "cpu" and self.scale is None and Replay.takes(model):
             self.replay = Replay(model, self.parameters, precision, self.forward_backward)

@@ -38,14 +38,13 @@ def torch_device(name: str) -> torch.device:
 def reproducible(threads: int | None) -> Iterator[None]:
     """One number of threads, deterministic kernels, and memory that is kept from step to step while training; the
     user's own settings, and torch's random stream, come back after."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     deterministic: Any = torch.utils.deterministic
     benchmark, filling = torch.backends.cudnn.benchmark, deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if threads is not None and threads != before[0]:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would load torch's compiler
     torch.backends.cudnn.benchmark = False
     # Fresh memory is written before it is read; to fill it with NaN first costs up to a quarter of a step.
     deterministic.fill_uninitialized_memory = False
@@ -54,7 +53,7 @@ def reproducible(threads: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before[1])
         torch.backends.cudnn.benchmark = benchmark
         deterministic.fill_uninitialized_memory = filling
 

@@ -34,7 +34,7 @@ from ...training.optimizers import OPTIMIZERS, prime, state_tensors
 from ...training.precision import Precision, choose_precision, count_multiplications
 from .tally import Tally
 
-__all__ = ["Dry", "DryStep", "Layer", "blank_batch"]
+__all__ = ["Dry", "Layer", "StepCost", "blank_batch", "layers_of", "through"]
 
 CANNOT = (DataDependentOutputException, DynamicOutputShapeException, Unsupported, NotImplementedError)
 
@@ -50,7 +50,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class DryStep:
+class StepCost:
     """What one step takes. Bytes but for ``rows``, ``layers`` and the floating-point operations of the whole batch.
 
     ``activations`` is what lives beside weights, gradients, optimizer and copies at the moment when most lives at all;
@@ -141,7 +141,7 @@ class Dry:
         precision: str | None = None,
         micro: int | None = None,
         recompute: bool = False,
-    ) -> DryStep:
+    ) -> StepCost:
         """Go through one step of ``rows`` rows; ``steps`` are the longest row's of columns of unequal length.
 
         ``precision``, ``micro`` (rows at a time) and ``recompute`` stand in place of the recipe's.
@@ -159,7 +159,7 @@ class Dry:
             for parameter in self.model.parameters():
                 parameter.grad = None
         layers = layers_of(self.model, passed.by_layer)
-        return DryStep(
+        return StepCost(
             rows, chosen, self.weights, self.gradients, self.state, self.copies, most, passed.saved,
             passed.by_layer[""], passed.step, layers, passed.whole,
         )  # fmt: skip
@@ -206,7 +206,7 @@ def through(model: Model, batch: Batch, parts: list[tuple[int, int]], precision:
     for start, stop in parts[:2]:
         part = batch.part(start, stop)
         before, flops = tally.now, tally.flops
-        with precision.cast(torch.device("cpu")), flops_by_layer(model, tally, by_layer):
+        with precision.cast(batch.rows.device), flops_by_layer(model, tally, by_layer):
             try:
                 loss = model.loss(part)
             except CANNOT:

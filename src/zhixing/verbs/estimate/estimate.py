@@ -10,7 +10,7 @@ import torch
 from ...console import Console
 from ...data.store import cache_folder
 from ...recipe import Recipe
-from .dry import DryStep
+from .dry import StepCost
 from .machine import Times, clock, device_free, host_free, power_of, unread_bytes
 from .plan import (
     EFFICIENCY,
@@ -94,7 +94,7 @@ def estimate(
     }
 
 
-def fits_a_trial(dry: DryStep, room: int | None, rate: float) -> bool:
+def fits_a_trial(dry: StepCost, room: int | None, rate: float) -> bool:
     """Whether the real model may be built and a few steps be taken."""
     small = room is None or dry.bytes < SMALL * room
     host = host_free()
@@ -105,7 +105,7 @@ def fits_a_trial(dry: DryStep, room: int | None, rate: float) -> bool:
 # Assembling -----------------------------------------------------------------------------------------------------------
 
 
-def timed_parts(seen: Rehearsal | None, plan: Plan, dry: DryStep, start: Times, rate: float) -> dict[str, Any]:
+def timed_parts(seen: Rehearsal | None, plan: Plan, dry: StepCost, start: Times, rate: float) -> dict[str, Any]:
     """Seconds in all and of each part; of the processor too, where steps were timed."""
     if seen is None:
         usual = dry if plan.typical == plan.longest else plan.dry(steps=plan.typical)
@@ -136,7 +136,7 @@ def timed_parts(seen: Rehearsal | None, plan: Plan, dry: DryStep, start: Times, 
     }
 
 
-def memory_told(seen: Rehearsal | None, dry: DryStep, scene: Scene) -> dict[str, Any]:
+def memory_told(seen: Rehearsal | None, dry: StepCost, scene: Scene) -> dict[str, Any]:
     """Peak memory of the process, and on a GPU of the device, by part."""
     device, program, prepared_peak = scene.plan.device, scene.program_bytes, scene.peak_bytes
     parts = memory_parts(dry, scene.plan.recipe)
@@ -162,7 +162,7 @@ def memory_told(seen: Rehearsal | None, dry: DryStep, scene: Scene) -> dict[str,
     return told
 
 
-def notes(recipe: Recipe, dry: DryStep, seen: Rehearsal | None) -> list[str]:
+def notes(recipe: Recipe, dry: StepCost, seen: Rehearsal | None) -> list[str]:
     out = []
     if recipe.training.early_stopping is not None:
         out.append("training may stop early, and then takes less")

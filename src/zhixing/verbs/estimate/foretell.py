@@ -13,10 +13,14 @@ import torch
 from ...data.batches import Batch
 from ...data.store import cache_folder
 from ...run import RunFolder
-from ...training.loop import Loop
+from ...training.loop import Loop, cuts
+from ...training.optimizers import state_tensors
 from ..assemble import Session
+from .chosen import representative
+from .dry import StepCost, layers_of, through
 from .machine import Times, clock, peak_bytes, power_of, resident_bytes, unread_bytes
-from .plan import PROGRAM_MEASURING, Plan, energy, longest, memory_parts, typical
+from .plan import PROGRAM_MEASURING, energy, memory_parts
+from .tally import Tally
 
 __all__ = ["begin", "came", "foretell", "resumed"]
 
@@ -51,19 +55,9 @@ def foretell(session: Session, loop: Loop) -> None:
 
 def memory_ahead(session: Session, loop: Loop) -> dict[str, Any]:
     """Peak memory: what the process holds now, and what a step and a checkpoint will add."""
-    recipe, prepared, model = session.recipe, session.prepared, session.model
-    custom = {
-        name: encoder
-        for name, encoder in zip(model.inputs, model.encoders, strict=True)
-        if recipe.inputs[name].encoder.name == "custom"
-    }
-    plan = Plan(
-        recipe, session.columns, session.device, -(-len(loop.order.rows) // loop.order.steps_per_epoch),
-        loop.options.total_steps, longest(prepared), typical(prepared), custom,
-    )  # fmt: skip
     now = resident_bytes() + unread_bytes(cache_folder())
-    dry = plan.dry()
-    parts = memory_parts(dry, recipe)
+    step = tried(loop)
+    parts = memory_parts(step, session.recipe)
     on_device = session.device.type != "cpu"
     later = ("checkpoint being written",) if on_device else (
         "gradients", "activations", "best weights", "checkpoint being written",
@@ -74,7 +68,39 @@ def memory_ahead(session: Session, loop: Loop) -> dict[str, Any]:
     }
     if on_device:
         out["device_peak_bytes"] = sum(size for name, size in parts.items() if name != "checkpoint being written")
-    return {**out, "step_flops": dry.step_flops, "forward_flops_per_row": dry.forward_flops // dry.rows}
+    return {**out, "step_flops": step.step_flops, "forward_flops_per_row": step.forward_flops // step.rows}
+
+
+def tried(loop: Loop) -> StepCost:
+    """What the step with the first epoch's longest rows takes, seen as it is gone through, before all others; all that
+    it changes is put back.
+
+    A dry step tells the same, but loads torch's compiler, which takes longer than many a step.
+    """
+    model, tally, longest = loop.model, Tally(), representative(loop.order, loop.batches)[0]
+    rows = loop.batches.gather(loop.order.at(longest))
+    gradients = sum(parameter.nbytes for parameter in loop.parameters)
+    loop.guard.before()
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=[]), tally:
+            for tensor in (*model.parameters(), *model.buffers()):
+                tally.see(tensor)
+            weights = tally.forget()
+            batch = model.weigh(loop.hooks.augment(rows, loop.progress.step))
+            parts = cuts(len(batch), min(loop.progress.micro_batch or len(batch), len(batch)))
+            passed = through(model, batch, parts, loop.precision, tally)
+            most = max(0, tally.forget() - weights - gradients)
+    finally:
+        for parameter in loop.parameters:
+            parameter.grad = None
+        loop.guard.undo()
+    state = sum(tensor.nbytes for tensor in state_tensors(loop.optimizers).values())
+    copies = sum(tensor.nbytes for tensor in (*loop.average.values(), *loop.guard.copies))
+    return StepCost(
+        len(batch), loop.precision, weights, gradients, state, copies, most, passed.saved,
+        passed.by_layer[""], passed.step, layers_of(model, passed.by_layer), passed.whole,
+    )  # fmt: skip
 
 
 def watch_first_steps(session: Session, loop: Loop, told: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from ...columns import Column
 from ...columns.column import Ragged
 from ...data.prepare import Prepared
 from ...recipe import Recipe
-from .dry import Dry, DryStep
+from .dry import Dry, StepCost
 from .machine import Power, product_rate
 
 __all__ = ["Plan", "activations_of", "changes", "largest_batch", "layers_told", "longest", "memory_parts", "typical"]
@@ -46,7 +46,7 @@ class Plan:
     def model(self) -> Dry:
         return Dry(self.recipe, self.columns, self.device, self.modules)
 
-    def dry(self, rows: int | None = None, *, steps: Steps | None = None, **changed: Any) -> DryStep:
+    def dry(self, rows: int | None = None, *, steps: Steps | None = None, **changed: Any) -> StepCost:
         """A dry step of so many rows, of the longest ones unless ``steps`` say otherwise, perhaps with a change."""
         return self.model.step(rows or self.rows, steps or self.longest, **changed)
 
@@ -73,7 +73,7 @@ def lengths(prepared: Prepared, of: Callable[[Any], int]) -> Steps:
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 
-def memory_parts(dry: DryStep, recipe: Recipe) -> dict[str, int]:
+def memory_parts(dry: StepCost, recipe: Recipe) -> dict[str, int]:
     """Bytes of tensors by part, at the moment of a step when most of them live."""
     kept = dry.weights if recipe.training.keep == "best" else 0
     averaged = dry.weights if recipe.training.average else 0
@@ -88,13 +88,13 @@ def memory_parts(dry: DryStep, recipe: Recipe) -> dict[str, int]:
     }
 
 
-def activations_of(dry: DryStep, half: DryStep) -> Callable[[int], int]:
+def activations_of(dry: StepCost, half: StepCost) -> Callable[[int], int]:
     """Activations by rows in a step: they grow in proportion, as two dry steps tell."""
     a_row = (dry.activations - half.activations) / max(1, dry.rows - half.rows)
     return lambda rows: max(0, round(dry.activations + a_row * (rows - dry.rows)))
 
 
-def largest_batch(dry: DryStep, activations: Callable[[int], int], room: int, others: int) -> int:
+def largest_batch(dry: StepCost, activations: Callable[[int], int], room: int, others: int) -> int:
     """The most rows in a step whose tensors fit into ``room`` bytes beside ``others``."""
     room -= others + dry.bytes - dry.activations
     a_row = activations(2 * dry.rows) - activations(dry.rows)
@@ -107,7 +107,12 @@ def largest_batch(dry: DryStep, activations: Callable[[int], int], room: int, ot
 
 
 def changes(
-    plan: Plan, dry: DryStep, activations: Callable[[int], int], peak: int, seconds: float, rate: Callable[[str], float]
+    plan: Plan,
+    dry: StepCost,
+    activations: Callable[[int], int],
+    peak: int,
+    seconds: float,
+    rate: Callable[[str], float],
 ) -> list[dict[str, Any]]:
     """The same with one thing changed: peak memory, and the time of training's steps by operations and their rate.
 
@@ -146,7 +151,7 @@ def changes(
     ]
 
 
-def time_from_operations(plan: Plan, dry: DryStep, rate: float) -> tuple[float, float]:
+def time_from_operations(plan: Plan, dry: StepCost, rate: float) -> tuple[float, float]:
     """Seconds of all steps: the least that the operations take at this rate, and at the efficiency that is stated."""
     least = plan.steps * dry.step_flops / rate
     return least, least / EFFICIENCY
@@ -168,7 +173,7 @@ def rates(device: torch.device) -> Callable[[str], float]:
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
-def layers_told(dry: DryStep) -> list[dict[str, Any]]:
+def layers_told(dry: StepCost) -> list[dict[str, Any]]:
     """Each layer: its name, kind, parameters, and operations of a row's way forward."""
     return [
         {
