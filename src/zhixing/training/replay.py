@@ -10,14 +10,17 @@ is used (benchmarks/replay.py tells what it is worth).
 from __future__ import annotations
 
 import contextlib
+import operator
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from ..data.batches import Batch, ColumnBatch
 from ..model import Model
@@ -186,8 +189,6 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
     Raises:
         Exception: the step cannot be recorded.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # loads the compiler, which takes a second
-
     losses = Losses(model)
     own = dict(losses.named_parameters()) | dict(losses.named_buffers())
     names = {id(tensor): name for name, tensor in own.items()}
@@ -205,9 +206,67 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
 
     leaves = leaves_of(batch)
     tried = [tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.clone() for tensor in own.values()]
-    with torch.random.fork_rng(devices=[]):
-        recorded = make_fx(step)(tried, leaves)
-    return pruned(recorded.graph, [tensor.detach() for tensor in own.values()])
+    recorder = Recorder([*tried, *leaves])
+    with torch.random.fork_rng(devices=[]), recorder:
+        results = step(tried, leaves)
+    return pruned(recorder.ended(results), [tensor.detach() for tensor in own.values()])
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down each operation that torch's dispatcher is given while it is entered, in terms of the tensors given
+    and of earlier results.
+
+    Raises:
+        ValueError: an operation looks at values, or at a tensor from elsewhere.
+    """
+
+    def __init__(self, given: Leaves) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = fx.Graph()
+        self.seen: dict[int, tuple[Tensor, fx.Node]] = {}  # by id, which stays a tensor's own while it is kept here
+        for place, tensor in enumerate(given):
+            self.note(tensor, self.graph.placeholder(f"given_{place}"))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would wrap the mode for its compiler, and load that, to keep it away from here."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if by_value(func, args):
+            raise ValueError(f"{func} looks at values")
+        given = tree_map_only(Tensor, self.node, (tuple(args), dict(kwargs or {})))
+        out = func(*args, **(kwargs or {}))
+        call = self.graph.call_function(func, *given)
+        if isinstance(out, tuple | list):
+            for place, part in enumerate(out):
+                self.note(part, self.graph.call_function(operator.getitem, (call, place)))
+        else:
+            self.note(out, call)
+        return out
+
+    def note(self, value: Any, node: fx.Node) -> None:
+        if isinstance(value, Tensor):
+            self.seen[id(value)] = value, node
+
+    def node(self, tensor: Tensor) -> fx.Node:
+        if id(tensor) not in self.seen:
+            raise ValueError("a tensor is neither given nor made here")
+        return self.seen[id(tensor)][1]
+
+    def ended(self, results: Leaves) -> fx.Graph:
+        """All that was recorded, as a graph that gives ``results``."""
+        self.graph.output([one if one is None else self.node(one) for one in results])
+        return self.graph
+
+
+def by_value(func: Any, args: Sequence[Any]) -> bool:
+    """Whether what an operation gives to Python, or how much, depends on what its tensors hold."""
+    if func is ATEN.index.Tensor:
+        return any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1])
+    return not {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}.isdisjoint(func.tags)
 
 
 def laid_out(gradient: Tensor | None, parameter: Tensor, taken: set[int]) -> Tensor | None:
