@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import platform
 import resource
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import zhixing as zx
 from zhixing.training import surroundings
 from zhixing.training.surroundings import memory_kept, reproducible
 
@@ -57,3 +61,39 @@ def test_settings_come_back_after_an_error() -> None:
     threads, deterministic, state = before
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_compiler_that_is_loaded_is_told_and_left_as_it_was() -> None:
+    program = (
+        "import torch, torch._inductor.config as compiler\n"
+        "from zhixing.training.surroundings import reproducible\n"
+        "with reproducible(1):\n"
+        "    print(compiler.deterministic, torch.is_deterministic_algorithms_warn_only_enabled())\n"
+        "print(compiler.deterministic, torch.are_deterministic_algorithms_enabled())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True True", "False False"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses parts of torch that are to go
+def test_a_compiled_training_gives_the_same_bits_and_leaves_the_compiler_as_it_was(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
+    """Torch's compiler takes the deterministic mode for its own while it compiles, and would keep it."""
+    import torch._inductor.config as compiler
+
+    found = []
+    for name in ("one", "other"):
+        run = zx.train(
+            digits,
+            encoder="mlp",
+            epochs=2,
+            batch_size=64,
+            seed=1,
+            out=tmp_path / name,
+            settings=["training.compile=true"],
+        )
+        found.append(run.model.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert compiler.deterministic is False

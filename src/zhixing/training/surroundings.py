@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ def reproducible(threads: int | None) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if threads is not None and threads != before[0]:
         torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would load torch's compiler
+    set_deterministic(1)
     torch.backends.cudnn.benchmark = False
     # Fresh memory is written before it is read; to fill it with NaN first costs up to a quarter of a step.
     deterministic.fill_uninitialized_memory = False
@@ -53,9 +54,17 @@ def reproducible(threads: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before[0])
-        torch.set_deterministic_debug_mode(before[1])
+        set_deterministic(before[1])
         torch.backends.cudnn.benchmark = benchmark
         deterministic.fill_uninitialized_memory = filling
+
+
+def set_deterministic(mode: int) -> None:
+    """0: whatever kernels there are; 1: deterministic ones, with a warning where there are none; 2: with an error."""
+    if "torch._inductor" in sys.modules:  # torch's compiler is told as well
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:  # the above would load it
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextlib.contextmanager
