@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zhixing.data.source import open_source
 from zhixing.data.table import Table
 from zhixing.errors import RecipeError, UsageError
-from zhixing.recipe import Recipe, built_in, check, dump, json_schema, load, override, parse, recipe_of
+from zhixing.recipe import Recipe, built_in, check, dump, json_schema, load, override, parse, recipe_model, recipe_of
 from zhixing.recipe_file import Dumper
 from zhixing.verbs.complete import complete
 
@@ -380,3 +380,14 @@ def test_every_setting_says_what_it_is_for() -> None:
         if key not in ("name", "type") and "description" not in field and "$ref" not in field
     ]
     assert set(silent) <= {"sgd_settings.nesterov"}
+
+
+@pytest.mark.parametrize("column", [{}, {"type": ["image"]}, {"type": None}, None, 3])
+def test_a_column_without_a_known_type_is_not_taken_for_the_others(column: Any) -> None:
+    raw = {"data": {"source": "x"}, "inputs": {"a": {"type": "image"}, "b": column}, "outputs": {"y": "category"}}
+    assert any("inputs.b" in problem for problem in check(raw, complete=True))
+
+
+def test_a_recipe_reads_the_same_by_the_types_that_it_names() -> None:
+    raw = {"data": {"source": "x"}, "inputs": {"a": "image", "b": {"type": "number"}}, "outputs": {"y": "category"}}
+    assert Recipe(raw).plain() == recipe_model().model_validate(raw).model_dump(mode="json")
