@@ -388,6 +388,6 @@ def test_a_column_without_a_known_type_is_not_taken_for_the_others(column: Any) 
     assert any("inputs.b" in problem for problem in check(raw, complete=True))
 
 
-def test_a_recipe_reads_the_same_by_the_types_that_it_names() -> None:
+def test_a_bare_name_stands_for_a_column_of_that_type() -> None:
     raw = {"data": {"source": "x"}, "inputs": {"a": "image", "b": {"type": "number"}}, "outputs": {"y": "category"}}
     assert Recipe(raw).plain() == recipe_model().model_validate(raw).model_dump(mode="json")

@@ -262,12 +262,10 @@ def output_settings(kind: str) -> type[Settings]:
 
 
 @cache
-def recipe_model(
-    read: tuple[str, ...] = tuple(COLUMNS), predicted: tuple[str, ...] = tuple(ALL_HEADS)
-) -> type[BaseModel]:
-    """The whole recipe as one pydantic model, or that of recipes with columns of these types alone."""
-    inputs = {kind: input_settings(kind) for kind in read}
-    outputs = {kind: output_settings(kind) for kind in predicted}
+def recipe_model() -> type[BaseModel]:
+    """The whole recipe as one pydantic model."""
+    inputs = {kind: input_settings(kind) for kind in COLUMNS}
+    outputs = {kind: output_settings(kind) for kind in ALL_HEADS}
     input_type, output_type = choice(inputs, tag="type"), choice(outputs, tag="type")
     fields: dict[str, Any] = {
         "data": (data_model(), Field(description="where the table comes from and how its rows are used")),
@@ -288,20 +286,6 @@ def recipe_model(
     return create_model("Recipe", __base__=Settings, __doc__="Every setting of a run.", **fields)
 
 
-def narrow_model(raw: Mapping[str, Any]) -> type[BaseModel]:
-    """The model of recipes with the types of column that this one names: that of all types takes a tenth of a second to
-    make. Where a column has no known type, what is wrong is for the latter to say."""
-    found: list[tuple[str, ...]] = []
-    for part, known in (("inputs", tuple(COLUMNS)), ("outputs", tuple(ALL_HEADS))):
-        columns = raw.get(part, {})
-        cells = list(columns.values()) if isinstance(columns, Mapping) else [None]
-        kinds = [cell.get("type") if isinstance(cell, Mapping) else cell for cell in cells]
-        if not all(kind in known for kind in kinds):
-            return recipe_model()
-        found.append(tuple(kind for kind in known if kind in kinds) or known[:1])
-    return recipe_model(*found)
-
-
 class Recipe:
     """A complete, valid recipe. Attributes: ``data``, ``inputs``, ``outputs``, ``fusion``, ``training``, ``seed``,
     ``tune``."""
@@ -318,7 +302,7 @@ class Recipe:
         problems = check(raw, complete=True)
         if problems:
             raise RecipeError(problems, place=place)
-        model = narrow_model(raw).model_validate(raw)
+        model = recipe_model().model_validate(raw)
         for name in type(model).model_fields:
             setattr(self, name, getattr(model, name))
         self.model = model
@@ -352,12 +336,9 @@ def check(raw: Mapping[str, Any], *, complete: bool = False) -> list[str]:
             subject["outputs"] = {"?": {"type": "number"}}
     problems = [f"inputs.{name}: this column is to be predicted, so it cannot be read" for name in both(subject)]
     try:
-        narrow_model(subject).model_validate(subject)
-    except ValidationError:
-        try:
-            recipe_model().model_validate(subject)
-        except ValidationError as error:
-            problems += lines_of(error, subject, recipe_model())
+        recipe_model().model_validate(subject)
+    except ValidationError as error:
+        problems += lines_of(error, subject, recipe_model())
     return problems
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ..data.batches import Batch, ColumnBatch
 from ..model import Model
+from .mode import DispatchMode
 from .precision import Precision
 
 __all__ = ["LONG", "Replay", "record"]
@@ -212,7 +212,7 @@ def record(model: Model, parameters: list[nn.Parameter], precision: Precision, b
     return pruned(recorder.ended(results), [tensor.detach() for tensor in own.values()])
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):  # type: ignore[no-untyped-call]
     """Writes down each operation that torch's dispatcher is given while it is entered, in terms of the tensors given
     and of earlier results.
 
@@ -221,16 +221,11 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, given: Leaves) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.graph = fx.Graph()
         self.seen: dict[int, tuple[Tensor, fx.Node]] = {}  # by id, which stays a tensor's own while it is kept here
         for place, tensor in enumerate(given):
             self.note(tensor, self.graph.placeholder(f"given_{place}"))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """torch would wrap the mode for its compiler, and load that, to keep it away from here."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -8,14 +8,15 @@ from math import prod
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop, shape_wrapper
+
+from ...training.mode import DispatchMode
 
 __all__ = ["Tally"]
 
 
-class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tally(DispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that operations make, and those that are let go, while it is entered.
 
     ``now`` is the bytes that live at the moment, ``peak`` the most that ever did. Views count nothing. On tensors
@@ -31,14 +32,9 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.sizes: dict[int, int] = {}
         self.now = self.peak = self.flops = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """torch would wrap the mode for its compiler, and load that, to keep it away from here."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
