@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -311,8 +312,11 @@ def test_bad_pictures_are_findings(content, reason) -> None:
 def test_paths_that_lead_nowhere(tmp_path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "empty.png").touch()
+    os.mkfifo(tmp_path / "pipe.png")
     cells = [
         "none.png",
+        "none.png/1.png",
+        "pipe.png",
         "folder.png",
         "empty.png",
         "a\0b.png",
@@ -326,11 +330,24 @@ def test_paths_that_lead_nowhere(tmp_path) -> None:
     table.base = tmp_path
     done = column().tensorize(table["photo"].combine_chunks(), table.locate)
     assert [f.index for f in done.findings] == list(range(len(cells)))
-    words = ["missing", "a folder", "empty", "zero byte", "URL", "empty", "empty", "name too long", "a folder"]
+    words = ["missing", "missing", "pipe", "a folder", "empty", "zero byte", "URL", "empty", "empty", "name too long"]
+    words.append("a folder")
     for word, finding in zip(words, done.findings, strict=True):
         assert word in finding.reason
     assert column().place("none.png", table.locate) == str(tmp_path / "none.png")
     assert column().place("https://a.b/c.png", table.locate) is None
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize("side", [8, 400])
+def test_files_of_any_length_are_read_as_their_bytes_are(tmp_path, kind, side) -> None:
+    content = saved(Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)), kind)
+    assert (len(content) > 1 << 16) == (side == 400)
+    (tmp_path / f"a.{kind.lower()}").write_bytes(content)
+    one = column()
+    read = one.tensorize(pa.array([str(tmp_path / f"a.{kind.lower()}")]), Path)
+    assert read.findings == []
+    np.testing.assert_array_equal(read.values, one.tensorize(pa.array([content], pa.binary()), Path).values)
 
 
 FILES = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -244,8 +245,8 @@ def files_of(values: pa.Array, locate: Locate) -> bytes:
     for path in paths:
         try:
             # Size and time alone are often the same in two folders unpacked from one archive.
-            stat = os.stat(locate(path or ""))
-            seen.append(f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}")
+            about = os.stat(locate(path or ""))
+            seen.append(f"{about.st_size}:{about.st_mtime_ns}:{about.st_ctime_ns}:{about.st_ino}")
         except (DataError, OSError, ValueError):
             seen.append("missing")
     return ",".join(seen).encode()
@@ -263,11 +264,15 @@ def path_of(cell: Any, locate: Locate) -> str | None:
 def existing_file(cell: str, locate: Locate) -> Path:
     """The file that a cell names, which is there and holds something. Raises ValueError."""
     path = locate(cell)
-    if path.is_dir():
+    try:
+        about = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ValueError(f"the file is missing: {path}") from error
+    if stat.S_ISDIR(about.st_mode):
         raise ValueError(f"a folder, not a file: {path}")
-    if not path.is_file():
-        raise ValueError(f"the file is missing: {path}")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"no file but a device or a pipe: {path}")
+    if about.st_size == 0:
         raise ValueError("the file is empty")
     return path
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ __all__ = ["open_picture", "picture_uri", "read_picture"]
 FORMAT_SUFFIXES = {"PNG": {".png"}, "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "GIF": {".gif"}, "WEBP": {".webp"}}
 LARGE = 1 << 24  # pixels; pictures of more are decoded one at a time, so that memory does not grow with threads
 ONE_LARGE = threading.Lock()
+AT_ONCE = 1 << 16  # files of fewer bytes are read by one call: Pillow makes dozens, at each of which threads may wait
 Bytes = NDArray[np.uint8]
 
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
@@ -61,7 +63,10 @@ def source_of(cell: Any, locate: Locate) -> Path | io.BytesIO:
         return io.BytesIO(cell)
     if not isinstance(cell, str):
         raise ValueError(f"not a path, bytes or an array: {shorten(cell)}")
-    return existing_file(cell, locate)
+    path = existing_file(cell, locate)
+    with path.open("rb", buffering=0) as stream:
+        start = stream.read(AT_ONCE)
+    return io.BytesIO(start) if len(start) < AT_ONCE else path
 
 
 def read_picture(picture: Pillow.Image, channels: int, size: tuple[int, int], fit: str) -> Bytes:
@@ -75,7 +80,8 @@ def read_picture(picture: Pillow.Image, channels: int, size: tuple[int, int], fi
     alone: AbstractContextManager[Any] = ONE_LARGE if picture.width * picture.height > LARGE else nullcontext()
     with alone:
         picture.load()
-        flat = to_mode(ImageOps.exif_transpose(picture) or picture, mode)
+        ImageOps.exif_transpose(picture, in_place=True)
+        flat = to_mode(picture, mode)
     flat = resized(flat, (width, height), fit)
     array = np.asarray(flat, np.uint8)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
@@ -139,7 +145,7 @@ def frames(picture: Pillow.Image) -> str:
 
 
 def odd_suffix(cell: Any, form: str | None) -> str:
-    suffix = Path(cell).suffix.lower() if isinstance(cell, str) else ""
+    suffix = os.path.splitext(cell)[1].lower() if isinstance(cell, str) else ""
     expected = FORMAT_SUFFIXES.get(form or "")
     foreign = expected and suffix not in expected and any(suffix in others for others in FORMAT_SUFFIXES.values())
     return f"called {suffix} but holds {form}" if foreign else ""
