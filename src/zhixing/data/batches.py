@@ -196,6 +196,11 @@ class Batches:
         apart = each[0] - each[1]
         return np.asarray(longest * (2 * int(np.abs(apart).max(initial=0)) + 1) + apart)
 
+    def cells(self, rows: Rows) -> int:
+        """Steps of the batch of these rows, padding included, over all columns of unequal length."""
+        ragged = [column for column in self.columns.values() if isinstance(column, Ragged)]
+        return sum(len(rows) * int(column.lengths_of(rows).max(initial=1)) for column in ragged)
+
     def gather(self, rows: Rows) -> Batch:
         """The batch of these rows, in this order."""
         return self.gather_all(rows, [len(rows)])[0]

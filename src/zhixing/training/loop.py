@@ -23,6 +23,7 @@ from ..errors import CheckpointError, TrainingError
 from ..model import Model
 from ..randomness import reseed
 from .checkpoint import Checkpoint, Writer, snapshot
+from .compiled import Compiled, typical_steps
 from .guard import Guard, name_culprit
 from .optimizers import load_state_tensors, prime, state_tensors
 from .precision import Precision
@@ -133,7 +134,7 @@ class Loop:
         self.scale = torch.tensor(2.0**12, device=self.device) if precision.name == "fp16" else None
         self.growth = torch.zeros((), dtype=torch.int32, device=self.device)
         self.loss_of: Callable[[Batch], Tensor] = (
-            torch.compile(model.loss, options={"deterministic": True}) if options.compile else model.loss
+            Compiled(model, self.typical, ragged=batches.ragged) if options.compile else model.loss
         )
         self.replay: Callable[[Batch], Tensor] | None = None
         if options.replay and self.device.type == "cpu" and self.scale is None and Replay.takes(model):
@@ -203,7 +204,7 @@ class Loop:
         """Gradients of the whole batch's loss. When memory runs out, the same step is tried again in smaller parts."""
         while True:
             try:
-                return self.accumulate(batch, self.progress.micro_batch or len(batch))
+                return self.accumulate(batch, self.micro(batch))
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -215,7 +216,7 @@ class Loop:
             parameter.grad = None
         total: Tensor | None = None
         for start, stop in cuts(len(batch), micro):
-            part = batch if stop - start == len(batch) else batch.part(start, stop)
+            part = part_of(batch, start, stop)
             reseed(self.device, self.seed, self.progress.step, start)
             loss = self.forward_backward(part) if self.replay is None or part is not batch else self.replay(part)
             total = loss if total is None else total + loss
@@ -228,6 +229,22 @@ class Loop:
             loss = self.loss_of(batch)
         (loss if self.scale is None else loss * self.scale).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def micro(self, batch: Batch) -> int:
+        """The most rows that are gone through at once."""
+        return self.progress.micro_batch or len(batch)
+
+    def typical(self) -> Iterator[Batch]:
+        """Parts of batches to compile for: one of each size, or one alone where sizes are taken for unknown."""
+        for step in typical_steps(self.order, self.batches):
+            batch = self.batch_at(step, self.progress.step)
+            parts = {stop - start: (start, stop) for start, stop in cuts(len(batch), self.micro(batch))}
+            for start, stop in list(parts.values())[: 1 if self.batches.ragged else None]:
+                yield part_of(batch, start, stop)
+
+    def batch_at(self, step: int, moment: int) -> Batch:
+        """The batch of a step's rows, changed as in another step."""
+        return self.model.weigh(self.hooks.augment(self.batches.gather(self.order.at(step)), moment))
 
     def shrink(self, rows: int) -> None:
         """After running out of memory: halve the micro-batch and put back what the failed try has changed."""
@@ -244,6 +261,8 @@ class Loop:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.progress.micro_batch = (micro + 1) // 2
+        if isinstance(self.loss_of, Compiled):
+            self.loss_of.anew()
         self.hooks.message(
             f"memory ran out at step {self.progress.step}: batches are now worked through in parts of "
             f"{self.progress.micro_batch} rows; the batch size is the same"
@@ -314,8 +333,8 @@ class Loop:
 
     def again(self, step: int) -> Iterator[Tensor]:
         """The losses of the parts of one step's batch, computed once more with the same random numbers."""
-        batch = self.model.weigh(self.hooks.augment(self.batches.gather(self.order.at(step)), step))
-        for start, stop in cuts(len(batch), self.progress.micro_batch or len(batch)):
+        batch = self.batch_at(step, step)
+        for start, stop in cuts(len(batch), self.micro(batch)):
             reseed(self.device, self.seed, step, start)
             with self.precision.cast(self.device):
                 yield self.model.loss(batch.part(start, stop))
@@ -433,6 +452,10 @@ def cuts(rows: int, most: int) -> list[tuple[int, int]]:
     parts = -(-rows // most)
     edges = [rows * place // parts for place in range(parts + 1)]
     return list(pairwise(edges))
+
+
+def part_of(batch: Batch, start: int, stop: int) -> Batch:
+    return batch if stop - start == len(batch) else batch.part(start, stop)
 
 
 def put_back(tensors: dict[str, Tensor], kept: dict[str, Tensor]) -> None:

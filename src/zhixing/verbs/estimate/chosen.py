@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...columns.column import Ragged
 from ...data.batches import Batches, Order
 
 __all__ = ["WARM", "Chosen", "corput", "representative"]
@@ -35,7 +34,7 @@ def representative(order: Order, batches: Batches) -> list[int]:
     count = order.steps_per_epoch
     by_length = list(range(count))
     if batches.ragged:
-        sizes = [padded_cells(batches, order.at(step)) for step in range(min(count, 4096))]
+        sizes = [batches.cells(order.at(step)) for step in range(min(count, 4096))]
         by_length = np.argsort(sizes, kind="stable").tolist()
     spread = [int(len(by_length) * corput(place)) for place in range(1, MOST + 1)]
     return [by_length[-1]] * WARM + [by_length[place] for place in spread]
@@ -51,9 +50,3 @@ def corput(place: int) -> float:
     while place:
         out, place, share = out + share * (place & 1), place >> 1, share / 2
     return out
-
-
-def padded_cells(batches: Batches, rows: NDArray[np.int64]) -> int:
-    """Steps of a batch, padding included, over all columns of unequal length."""
-    ragged = [one for one in batches.columns.values() if isinstance(one, Ragged)]
-    return sum(len(rows) * int(one.lengths_of(rows).max(initial=1)) for one in ragged)
