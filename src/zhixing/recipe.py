@@ -186,7 +186,7 @@ class TrainingSettings(Settings):
         Literal["best", "last"], Field(description="which weights: of the best validation, or the last")
     ] = "best"
     initialisation: Annotated[Scheme, Field(description="how weights start")] = "default"
-    compile: Annotated[bool, Field(description="torch.compile: a slow start, then faster steps")] = False
+    compile: Annotated[bool, Field(description="torch.compile: slow to start, then faster Transformers")] = False
     threads: Annotated[
         int | None, Field(ge=1, description="CPU threads; results differ with their number; open: all cores")
     ] = None

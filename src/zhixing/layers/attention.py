@@ -204,7 +204,7 @@ class Attention(nn.Module):
             source = cache.write(slots_T, source)
         answer_BHTC = self.answer(query_BHTC, source, mask, alone=cache is not None and query_BHTC.shape[2] == 1)
         out_BTD: Tensor = self.out(answer_BHTC.transpose(1, 2).flatten(2))
-        return out_BTD if mask.live is None else out_BTD.masked_fill(~mask.live, 0.0)
+        return out_BTD if mask.live is None else out_BTD * mask.live.to(out_BTD.dtype)
 
     def answer(self, query_BHTC: Tensor, source: KeysValues, mask: Mask, *, alone: bool) -> Tensor:
         """Means of values [B, H, T, C]. Of a token that asks ``alone``, the heads that share keys ask these as if they
@@ -244,6 +244,8 @@ def written_down(query_BHTC: Tensor, keys: Tensor, values: Tensor, scores: Tenso
     if causal:
         scores = found.new_ones(found.shape[2:], dtype=torch.bool).tril()
     if scores is not None:
-        found = found.masked_fill(~scores, float("-inf")) if scores.dtype == torch.bool else found + scores
+        if scores.dtype == torch.bool:  # a sum is several times as fast as masked_fill, which is done on the mask alone
+            scores = found.new_zeros(scores.shape).masked_fill_(~scores, float("-inf"))
+        found = found + scores
     weights: Tensor = found.softmax(-1, dtype=torch.float32).to(values.dtype)
     return weights @ values
