@@ -213,7 +213,7 @@ def test_a_column_that_fits_no_type_is_told_of_though_quiet(tmp_path: Path, caps
     run = zx.train({**data, "label": ["a", "b"] * 20}, epochs=1, out=tmp_path / "r")
     assert "note: not used: no column type fits" in capsys.readouterr().err
     assert run.settings.data.unused == ("note",)
-    with pytest.raises(DataError, match="no column is left"):
+    with pytest.raises(DataError, match=r"no column is left to predict from .'note': no column type fits"):
         zx.train({"note": data["note"], "label": ["a", "b"] * 20}, out=tmp_path / "s")
 
 

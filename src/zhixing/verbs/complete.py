@@ -66,7 +66,12 @@ def complete(raw: Mapping[str, Any], table: Table, encoder: Any = None, *, sourc
         for settings in outputs.values():
             settings.setdefault("packed", True)
     elif not inputs:
-        raise DataError("no column is left to predict from", place=table.name, mend="Name inputs in the recipe.")
+        left = "; ".join(f"{name!r}: {done.reasons.get(name, 'unused')}" for name in done.raw["data"]["unused"])
+        raise DataError(
+            f"no column is left to predict from{f' ({left})' if left else ''}",
+            place=table.name,
+            mend="Name inputs and their types in the recipe.",
+        )
     done.raw |= {"inputs": inputs, "outputs": outputs}
     done.modules = place_encoder(inputs, encoder)
     done.raw = resolve(done.raw)
