@@ -204,19 +204,18 @@ class Loop:
         """Gradients of the whole batch's loss. When memory runs out, the same step is tried again in smaller parts."""
         while True:
             try:
-                return self.accumulate(batch, self.micro(batch))
+                return self.accumulate(batch)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
             self.shrink(len(batch))
 
-    def accumulate(self, batch: Batch, micro: int) -> Tensor:
-        """Add up the gradients of parts of at most ``micro`` rows; gives the loss of the whole batch."""
+    def accumulate(self, batch: Batch) -> Tensor:
+        """Add up the gradients of its parts; gives the loss of the whole batch."""
         for parameter in self.parameters:
             parameter.grad = None
         total: Tensor | None = None
-        for start, stop in cuts(len(batch), micro):
-            part = part_of(batch, start, stop)
+        for start, part in self.parts(batch):
             reseed(self.device, self.seed, self.progress.step, start)
             loss = self.forward_backward(part) if self.replay is None or part is not batch else self.replay(part)
             total = loss if total is None else total + loss
@@ -230,17 +229,16 @@ class Loop:
         (loss if self.scale is None else loss * self.scale).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def micro(self, batch: Batch) -> int:
-        """The most rows that are gone through at once."""
-        return self.progress.micro_batch or len(batch)
+    def parts(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
+        """What is gone through at once, and the row it begins at."""
+        for start, stop in cuts(len(batch), self.progress.micro_batch or len(batch)):
+            yield start, batch if stop - start == len(batch) else batch.part(start, stop)
 
     def typical(self) -> Iterator[Batch]:
         """Parts of batches to compile for: one of each size, or one alone where sizes are taken for unknown."""
         for step in typical_steps(self.order, self.batches):
-            batch = self.batch_at(step, self.progress.step)
-            parts = {stop - start: (start, stop) for start, stop in cuts(len(batch), self.micro(batch))}
-            for start, stop in list(parts.values())[: 1 if self.batches.ragged else None]:
-                yield part_of(batch, start, stop)
+            parts = {len(part): part for _, part in self.parts(self.batch_at(step, self.progress.step))}
+            yield from list(parts.values())[: 1 if self.batches.ragged else None]
 
     def batch_at(self, step: int, moment: int) -> Batch:
         """The batch of a step's rows, changed as in another step."""
@@ -334,10 +332,10 @@ class Loop:
     def again(self, step: int) -> Iterator[Tensor]:
         """The losses of the parts of one step's batch, computed once more with the same random numbers."""
         batch = self.batch_at(step, step)
-        for start, stop in cuts(len(batch), self.micro(batch)):
+        for start, part in self.parts(batch):
             reseed(self.device, self.seed, step, start)
             with self.precision.cast(self.device):
-                yield self.model.loss(batch.part(start, stop))
+                yield self.model.loss(part)
 
     def validate(self) -> None:
         """Measure on rows that are not trained on, with the averaged weights where there are such."""
@@ -452,10 +450,6 @@ def cuts(rows: int, most: int) -> list[tuple[int, int]]:
     parts = -(-rows // most)
     edges = [rows * place // parts for place in range(parts + 1)]
     return list(pairwise(edges))
-
-
-def part_of(batch: Batch, start: int, stop: int) -> Batch:
-    return batch if stop - start == len(batch) else batch.part(start, stop)
 
 
 def put_back(tensors: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
