@@ -8,8 +8,7 @@ compiled for these where it fits, and plain where it does not. Which of the two 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -62,9 +61,12 @@ class Compiled:
 
     def compile(self) -> None:
         """Go through the typical batches, forward and backward, and put back what that changes."""
+        import torch.fx.experimental._config as sizes  # here, since it loads much of the compiler
+
         torch.compiler.reset()  # a process that goes on from here has compiled nothing before
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        with each_size_its_own(), torch.random.fork_rng():
+        # Two unknown sizes that happen to be equal in the batch at hand are not to be taken for the same.
+        with sizes.patch(use_duck_shape=False), torch.random.fork_rng():  # type: ignore[attr-defined]
             for batch in self.typical():
                 loss = self.loss(batch)
                 with torch.autocast(batch.rows.device.type, enabled=False):
@@ -81,12 +83,3 @@ def typical_steps(order: Order, batches: Batches) -> list[int]:
     if batches.ragged:
         return [max(range(min(order.steps_per_epoch, LOOKED_AT)), key=lambda step: batches.cells(order.at(step)))]
     return [int(step) for step in np.unique(np.diff(order.edges), return_index=True)[1]]
-
-
-@contextlib.contextmanager
-def each_size_its_own() -> Iterator[None]:
-    """Two unknown sizes that are equal in the batch at hand are not taken for the same."""
-    import torch.fx.experimental._config as config
-
-    with config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-        yield
