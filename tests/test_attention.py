@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zhixing.errors import UsageError
+from zhixing.layers import attention
 from zhixing.layers.attention import OPEN, Attention, KeysValues, Mask, pays_to_write_down, written_down
 from zhixing.layers.positions import ALiBi, RelativeBias, Rotary
 
@@ -210,8 +211,12 @@ def test_bfloat16(with_bias: bool) -> None:
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["open", "causal", "boolean", "float"])
-def test_weights_written_down_give_what_the_fused_kernel_gives(kind: str, kv_heads: int) -> None:
+@pytest.mark.parametrize("rows", [2, 3])
+def test_weights_written_down_give_what_the_fused_kernel_gives(
+    rows: int, kind: str, kv_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
+    monkeypatch.setattr(attention, "CACHED", rows * 4 * 5 * 5)  # of 3 rows: in two parts, or at once
     parts = [torch.randn(3, heads, 5, 8, requires_grad=True) for heads in (4, kv_heads, kv_heads)]
     scores = {"boolean": torch.rand(3, 1, 5, 5) < 0.7, "float": torch.randn(1, 4, 5, 5)}.get(kind)
     if scores is not None and kind == "boolean":
@@ -227,13 +232,14 @@ def test_weights_written_down_give_what_the_fused_kernel_gives(kind: str, kv_hea
 
 
 def test_where_it_pays_to_write_weights_down() -> None:
-    def asked(tokens: int, dtype: torch.dtype = torch.bfloat16, learns: bool = True) -> bool:
-        query = torch.zeros(2, 4, tokens, 8, dtype=dtype, requires_grad=learns)
+    def asked(tokens: int, dtype: torch.dtype = torch.bfloat16, learns: bool = True, rows: int = 2) -> bool:
+        query = torch.zeros(rows, 8, tokens, 8, dtype=dtype, requires_grad=learns)
         return pays_to_write_down(query, query)
 
     assert asked(28)
-    assert asked(128)
-    assert not asked(512)
+    assert asked(512)
+    assert not asked(513)
+    assert not asked(512, rows=33)
     assert not asked(28, torch.float32)
     assert not asked(28, learns=False)
 

@@ -18,7 +18,9 @@ from .positions import Rotation
 
 __all__ = ["OPEN", "Attention", "KeysValues", "Mask"]
 
-SHORT, CACHED = 128, 4_000_000  # tokens, and scores of a batch
+# Written-down weights: of so many tokens at most, so many of a batch that are kept for the way back, and so many at a
+# time, which fit into a processor's caches. From MANY tokens on torch's softmax in bf16 is faster than in float32.
+SHORT, KEPT, CACHED, MANY = 512, 2**26, 2**21, 64
 
 
 class Mask(NamedTuple):
@@ -228,24 +230,39 @@ class Attention(nn.Module):
 
 def pays_to_write_down(query_BHTC: Tensor, keys_BGSC: Tensor) -> bool:
     """Whether :func:`written_down` is faster than torch's fused kernel: where it learns in bf16 on a processor, whose
-    way back is slow in the latter, and the scores of a batch fit into the cache (benchmarks/attention.py)."""
+    way back is slow in the latter (benchmarks/attention.py). Code that is compiled takes no parts."""
     if not (query_BHTC.requires_grad and query_BHTC.device.type == "cpu" and query_BHTC.dtype == torch.bfloat16):
         return False
-    asked = keys_BGSC.shape[2]
-    return asked <= SHORT and query_BHTC.shape[:3].numel() * asked <= CACHED
+    asked, most = keys_BGSC.shape[2], CACHED if torch.compiler.is_compiling() else KEPT
+    return asked <= SHORT and query_BHTC.shape[:3].numel() * asked <= most
 
 
 def written_down(query_BHTC: Tensor, keys: Tensor, values: Tensor, scores: Tensor | None, *, causal: bool) -> Tensor:
-    """What :func:`torch.nn.functional.scaled_dot_product_attention` gives, by way of all weights, summed in float32."""
+    """What :func:`torch.nn.functional.scaled_dot_product_attention` gives, by way of all weights, some rows at a time:
+    from one operation to the next, their scores stay in the cache."""
     shared = query_BHTC.shape[1] // keys.shape[1]
     if shared > 1:
         keys, values = keys.repeat_interleave(shared, 1), values.repeat_interleave(shared, 1)
-    found = (query_BHTC * query_BHTC.shape[-1] ** -0.5) @ keys.transpose(2, 3)
     if causal:
-        scores = found.new_ones(found.shape[2:], dtype=torch.bool).tril()
+        scores = torch.ones(query_BHTC.shape[2], keys.shape[2], dtype=torch.bool, device=keys.device).tril()[None, None]
+    if scores is not None and scores.dtype == torch.bool:
+        # A sum is several times as fast as masked_fill, which is done on the mask alone.
+        scores = query_BHTC.new_zeros(scores.shape).masked_fill_(~scores, float("-inf"))
+    rows = max(1, CACHED // (query_BHTC.shape[1:3].numel() * keys.shape[2]))
+    if rows >= len(query_BHTC):
+        return weighed(query_BHTC, keys, values, scores)
+    starts = range(0, len(query_BHTC), rows)
+    masks = [scores] * len(starts) if scores is None or len(scores) == 1 else torch.split(scores, rows)
+    parts = zip(*(torch.split(whole, rows) for whole in (query_BHTC, keys, values)), masks, strict=True)
+    return torch.cat([weighed(*part) for part in parts])
+
+
+def weighed(query_BHTC: Tensor, keys: Tensor, values: Tensor, scores: Tensor | None) -> Tensor:
+    """Means of values by a softmax, summed in float32, of how well keys match, to which ``scores`` are added."""
+    found = (query_BHTC * query_BHTC.shape[-1] ** -0.5) @ keys.transpose(2, 3)
     if scores is not None:
-        if scores.dtype == torch.bool:  # a sum is several times as fast as masked_fill, which is done on the mask alone
-            scores = found.new_zeros(scores.shape).masked_fill_(~scores, float("-inf"))
         found = found + scores
-    weights: Tensor = found.softmax(-1, dtype=torch.float32).to(values.dtype)
+    # Sizes that are unknown numbers must not decide in code that is compiled.
+    few = torch.compiler.is_compiling() or keys.shape[2] < MANY
+    weights: Tensor = found.softmax(-1, dtype=torch.float32 if few else None).to(values.dtype)
     return weights @ values
