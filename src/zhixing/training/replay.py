@@ -29,7 +29,7 @@ from .precision import Precision
 __all__ = ["LONG", "Replay", "record"]
 
 OFTEN = 100  # times that batches of a shape must have come before one is recorded
-LONG = 1000  # steps of a run from which on the time that recording takes is earned back (benchmarks/replay.py)
+LONG = 400  # steps of a run from which on the time that recording takes is earned back (benchmarks/replay.py)
 SHORT = 0.02  # seconds a step, above which there is little to gain
 MOST = 8  # shapes that are recorded
 CHECKS = 3  # batches on which what was recorded must come to the same bits as a plain step before it is used
