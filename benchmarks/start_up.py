@@ -6,7 +6,7 @@ Each round starts every command once, in turn. One JSON line with the median sec
 python            ``python -c pass``
 help              ``zhixing --help``
 import            ``python -c "import zhixing"``
-torch             ``python -c "import torch"``
+import_torch      ``python -c "import torch"``
 bare_prediction   a program of ten lines: load weights with safetensors, read a picture, predict
 prediction        ``zhixing predict RUN digit.png`` of a textbook CNN trained on MNIST
 bare_training     a program of a dozen lines: the same network, an epoch of 2,000 digits, accuracy on 200
@@ -89,7 +89,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "python": [python, "-c", "pass"],
         "help": [*command, "--help"],
         "import": [python, "-c", "import zhixing"],
-        "torch": [python, "-c", "import torch"],
+        "import_torch": [python, "-c", "import torch"],
         "bare_prediction": [python, "-c", BARE, str(weights), str(picture)],
         "prediction": [*command, "predict", str(run), str(picture)],
         "bare_training": [python, "-c", BARE_TRAINING, str(digits)],
